@@ -1,0 +1,179 @@
+"""Events to FHIR and back: the resources of an event, transaction Bundles, and reading them again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import dose_change, identity, incoming, provenance
+from .codes import sid
+from .event import MAPPINGS, Event, load_event
+from .rows import Issue, Json, MappingError
+from .sources import Sources
+
+PARTS = {
+    "MedicationRequest": ("program",),
+    "MedicationAdministration": ("segment", "bolus"),
+    "DeviceUseStatement": ("device-use",),
+}
+"""Resources of ours that belong to an event told by another resource."""
+NEUTRAL_TYPES = ("Patient", "Practitioner", "Provenance", "OperationOutcome")
+
+
+def resources(
+    event: Event,
+    *,
+    before: Event | None = None,
+    after: Event | None = None,
+    recorded: str | None = None,
+) -> list[Json]:
+    """The resources of one event, Provenance last; `before` and `after` are a dose change's neighbours."""
+    made = encode(event, before, after)
+    return [*made, provenance.encode(event, made, recorded)]
+
+
+def encode(event: Event, before: Event | None = None, after: Event | None = None) -> list[Json]:
+    """The resources of one event without its Provenance."""
+    if event["type"] == "dose-change":
+        return dose_change.encode(event, before, after)
+    made: list[Json] = MAPPINGS[event["type"]].encode(event)
+    return made
+
+
+def to_fhir(event: Event, *, chain: Sequence[Event] = (), known: frozenset[str] = frozenset()) -> Json:
+    """One event as a FHIR transaction Bundle.
+
+    `chain`: the other dose changes of its pump that are known, for closing the program before; `known`:
+    device identifiers that are on the server already. A reference to what is neither in the Bundle nor
+    known stays logical (identifier only).
+    """
+    around = neighbours(event, chain) if event["type"] == "dose-change" else Around()
+    made = resources(event, before=around.before, after=around.after)
+    entries = [(resource, _updates(event, resource, known)) for resource in made]
+    entries = [(resource, True) for resource in around.changed] + entries
+    return _bundle(entries, known)
+
+
+@dataclass(frozen=True)
+class Around:
+    """The neighbours of a dose change, and the resources of other programs that it changes."""
+
+    before: Event | None = None
+    after: Event | None = None
+    changed: list[Json] = field(default_factory=list)
+
+
+def neighbours(event: Event, others: Sequence[Event]) -> Around:
+    """Where a dose change stands in its pump's chain, and what that changes in the chain."""
+    was = [e for e in others if e["pump"] == event["pump"]]
+    old = dose_change.chain(was)
+    rest = [e for e in was if dose_change_key(e) != dose_change_key(event)]
+    new = dose_change.chain([*rest, event])
+    before_of = _neighbours_of(new)
+    changed = []
+    for other in dose_change.chain(rest):
+        now = before_of[dose_change_key(other)]
+        if now != _neighbours_of(old).get(dose_change_key(other)):
+            changed.extend(dose_change.chain_resources(other, *now))
+    before, after = before_of.get(dose_change_key(event), (None, None))
+    return Around(before, after, changed)
+
+
+def dose_change_key(event: Event) -> tuple[str, str]:
+    """(source, id)."""
+    return event["source"], event["id"]
+
+
+def _neighbours_of(chain: list[Event]) -> dict[tuple[str, str], tuple[Event | None, Event | None]]:
+    befores: list[Event | None] = [None, *chain[:-1]]
+    afters: list[Event | None] = [*chain[1:], None]
+    return {dose_change_key(e): (b, a) for e, b, a in zip(chain, befores, afters, strict=True)}
+
+
+def _updates(event: Event, resource: Json, known: frozenset[str]) -> bool:
+    """Whether the server should have this resource already, so that it is updated, not created."""
+    if event.get("version", 1) > 1 or event.get("status"):
+        return True
+    if resource["resourceType"] in ("Device", "DeviceUseStatement"):
+        return identity.resource_identity(resource)[1] in known
+    return False
+
+
+def _bundle(entries: Iterable[tuple[Json, bool]], known: frozenset[str]) -> Json:
+    listed = list(entries)
+    within = {identity.resource_identity(r): r for r, _ in listed}
+
+    def lookup(type: str, system: str, value: str) -> str | None:
+        if (system, value) in within:
+            return identity.urn(system, value)
+        if type == "Patient" or (system == sid("device") and value in known):
+            return identity.conditional(type, system, value)
+        return None
+
+    return {
+        "resourceType": "Bundle",
+        "type": "transaction",
+        "entry": [_entry(identity.rewrite_references(r, lookup), updates) for r, updates in listed],
+    }
+
+
+def _entry(resource: Json, updates: bool) -> Json:
+    type = resource["resourceType"]
+    system, value = identity.resource_identity(resource)
+    if type == "Provenance":
+        request = {"method": "PUT", "url": f"Provenance/{value}"}
+    elif updates:
+        request = {"method": "PUT", "url": identity.conditional(type, system, value)}
+    else:
+        condition = identity.conditional("", system, value)[1:]
+        request = {"method": "POST", "url": type, "ifNoneExist": condition}
+    return {"fullUrl": identity.urn(system, value), "resource": resource, "request": request}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read: the events, what stopped a resource from being read, and what is worth knowing."""
+
+    events: list[Event]
+    errors: list[Issue]
+    notes: list[Issue]
+
+
+def from_fhir(content: Json, *, source: str = "fhir") -> list[Event]:
+    """The events of a resource or Bundle; raises `MappingError` where anything of ours cannot be read.
+
+    `source` names the sender of a record that did not come from an event of ours.
+    """
+    reading = read_fhir(content, source=source)
+    if reading.errors:
+        raise MappingError(reading.errors)
+    return reading.events
+
+
+def read_fhir(content: Json, *, source: str = "fhir") -> Reading:
+    """The events of a resource or Bundle, with the errors of those that could not be read."""
+    listed = incoming.entries(content)
+    events: list[Event] = []
+    errors: list[Issue] = []
+    notes: list[Issue] = []
+    ready = [(url, incoming.prepare(r, at, source, errors, notes)) for at, url, r in listed]
+    sources = Sources((url, resource) for url, resource in ready if resource is not None)
+    told = 0
+    for (at, _, _), (_, resource) in zip(listed, ready, strict=True):
+        mapping = None if resource is None else _mapping_of(resource)
+        if resource is None or mapping is None:
+            continue
+        told += 1
+        try:
+            event, _ = mapping.decode(resource, sources)
+            events.append(load_event(event))
+        except MappingError as error:
+            errors.extend(Issue(incoming.under(at, i.path), i.rule, i.message) for i in error.issues)
+    if not told and not errors:
+        errors.append(incoming.not_ours(listed))
+    return Reading(events, errors, notes)
+
+
+def _mapping_of(resource: Json) -> Any:
+    return next((m for m in MAPPINGS.values() if m.is_primary(resource)), None)

@@ -1,0 +1,140 @@
+"""What every event carries, whatever its type (the envelope), and the marshmallow parts types share."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from marshmallow import RAISE, Schema, validates_schema
+
+from .fields import Code, Count, Line, Moment, Part, Prose, Quantity, instant, refuse
+from .rows import Issue
+
+Event = dict[str, Any]
+"""One event in canonical form: keys in contract order, Decimal values, times as they were written."""
+
+URI = r"[A-Za-z][A-Za-z0-9+.-]*:[^\s|,$\\]+"
+SERIAL = r"[^\s|,$\\\x00-\x1f]{1,64}"
+SERIAL_WORDS = "must be 1 to 64 characters without spaces or any of | , $ \\"
+
+
+class Strictly(Schema):
+    """Unknown fields are errors; only the fields that came with a value are loaded."""
+
+    class Meta:
+        unknown = RAISE
+
+
+class BusinessId(Strictly):
+    """`{"system", "value"}`: never a server's id."""
+
+    system = Line(required=True, pattern=URI, words="must be a URI such as http://hospital.example/mrn")
+    value = Line(required=True)
+
+
+class Person(Strictly):
+    """A practitioner, by business identifier, name, or both."""
+
+    system = Line(pattern=URI, words="must be a URI such as http://hl7.org/fhir/sid/us-npi")
+    value = Line()
+    name = Line()
+
+    @validates_schema
+    def _names_somebody(self, data: Any, **kwargs: Any) -> None:
+        if ("system" in data) != ("value" in data):
+            raise refuse("required", "system and value belong together")
+        if not data:
+            raise refuse("required", "needs a system and value, or a name")
+
+
+class Bridge(Strictly):
+    """A bridge bolus after a concentration change, or why none was needed (docs/clinical.md, "Bridge")."""
+
+    volume = Quantity("mL", above_zero=True)
+    duration = Quantity("h", "min", "d", above_zero=True)
+    ends_at = Moment()
+    not_required = Prose()
+
+    @validates_schema
+    def _one_of_two(self, data: Any, **kwargs: Any) -> None:
+        if ("volume" in data) == ("not_required" in data):
+            raise refuse("bridge", "needs either a volume (with duration and ends_at) or not_required")
+        if "not_required" in data and len(data) > 1:
+            raise refuse("bridge", "not_required stands alone")
+
+
+PERSON = Person()
+BRIDGE = Bridge()
+
+
+class Envelope(Strictly):
+    """The fields of every event (contract: events)."""
+
+    type = Line(required=True)
+    source = Line(required=True, pattern=r"[a-z0-9-]{1,40}", words="must match [a-z0-9-]{1,40}")
+    id = Line(required=True)
+    version = Count(most=2_000_000_000)
+    status = Code("final", "entered-in-error")
+    patient = Part(BusinessId(), required=True)
+
+
+class Recorded(Strictly):
+    """The rest of the envelope; it stands behind `pump` where a type has one."""
+
+    occurred_at = Moment(required=True)
+    performer = Part(PERSON)
+    verifier = Part(PERSON)
+    note = Prose()
+
+
+class PumpEnvelope(Envelope):
+    """The envelope of an event about one pump."""
+
+    pump = Line(required=True, pattern=SERIAL, words=SERIAL_WORDS)
+
+
+def identity(event: Event) -> tuple[str, str]:
+    """(source, id): who this record is."""
+    return event["source"], event["id"]
+
+
+def version(event: Event) -> int:
+    """The sender's version, 1 where it says none."""
+    return int(event.get("version", 1))
+
+
+def is_retracted(event: Event) -> bool:
+    """True for `entered-in-error`."""
+    return event.get("status") == "entered-in-error"
+
+
+def pump_of(event: Event) -> str | None:
+    """The serial of the pump an event is about: its `pump`, a pump's own serial, a catheter's parent."""
+    if "pump" in event:
+        return str(event["pump"])
+    if event["type"] == "device":
+        serial = event.get("serial") if event["kind"] == "pump" else event.get("parent")
+        return str(serial) if serial is not None else None
+    return None
+
+
+def lane_key(event: Event) -> str:
+    """What must stay in order with this event: its pump, or its patient where there is no pump."""
+    pump = pump_of(event)
+    if pump is not None:
+        return f"pump:{pump}"
+    return f"patient:{event['patient']['system']}|{event['patient']['value']}"
+
+
+def occurred(event: Event) -> datetime:
+    """When it happened, aware."""
+    return instant(event["occurred_at"])
+
+
+def in_order(event: Event, earlier: str, later: str) -> list[Issue]:
+    """An issue when the time or date `later` lies before `earlier`."""
+    if earlier not in event or later not in event:
+        return []
+    first, second = event[earlier], event[later]
+    before = instant(second) < instant(first) if "T" in first else second < first
+    return [Issue(later, "order", f"{second} lies before {earlier} {first}")] if before else []

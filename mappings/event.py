@@ -1,0 +1,60 @@
+"""From sent JSON to a canonical event: the one list of event types, and the one way in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from marshmallow import ValidationError
+
+from . import device, dose_change, refill
+from .envelope import Event, identity, is_retracted, lane_key, occurred, pump_of, version
+from .fields import instant, issues_of
+from .rows import Issue, Json, MappingError
+
+__all__ = [
+    "EVENT_TYPES",
+    "MAPPINGS",
+    "Event",
+    "identity",
+    "instant",
+    "is_retracted",
+    "lane_key",
+    "load_event",
+    "occurred",
+    "pump_of",
+    "version",
+]
+
+MAPPINGS: dict[str, Any] = {"device": device, "refill": refill, "dose-change": dose_change}
+"""Every event type and the module that knows it: SCHEMA, issues, encode, is_primary, decode."""
+
+EVENT_TYPES = tuple(MAPPINGS)
+DEFAULTS = {"version": 1, "status": "final"}
+
+
+def load_event(raw: Json) -> Event:
+    """The canonical event of parsed JSON: checked, UCUM units, contract key order, defaults left out.
+
+    Raises `MappingError` with every issue found.
+    """
+    if not isinstance(raw, dict):
+        raise MappingError([Issue("$", "type", "an event is a JSON object")])
+    kind = raw.get("type")
+    if "type" not in raw:
+        raise MappingError([Issue("type", "required", "is required")])
+    if not isinstance(kind, str) or kind not in MAPPINGS:
+        known = ", ".join(EVENT_TYPES)
+        raise MappingError([Issue("type", "type", f"unknown event type; known: {known}")])
+    mapping = MAPPINGS[kind]
+    try:
+        event: Event = mapping.SCHEMA.load(raw)
+    except ValidationError as error:
+        raise MappingError(issues_of(error.messages)) from None
+    for name, default in DEFAULTS.items():
+        if event.get(name) == default:
+            del event[name]
+    if not is_retracted(event):
+        found = mapping.issues(event)
+        if found:
+            raise MappingError(found)
+    return event

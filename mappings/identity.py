@@ -1,0 +1,139 @@
+"""Who a resource is: business identifiers, UUIDs, references and content hashes.
+
+Identity follows from (source, type, id) of the event alone: the same input gives the same identifiers
+for ever, whatever the version of a mapping.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote, unquote
+from uuid import UUID, uuid5
+
+from .codes import sid
+from .exact_json import dumps
+
+Json = Any
+Lookup = Callable[[str, str, str], str | None]
+
+NAMESPACE = UUID("6c9f1c9e-5d0c-5a7e-9a44-6f1e6d6f1b61")
+SOURCE = re.compile(r"[a-z0-9-]{1,40}")
+_SAFE = ":/@!*'()+;="  # besides letters, digits and _.-~ ; never `|` `,` `$` `\` or a space
+OWN = sid("")
+KINDS = {
+    "Device": "device",
+    "DeviceUseStatement": "device-use",
+    "Procedure": "programming-session",
+    "MedicationRequest": "program",
+}
+"""The identifying kind of each type; a MedicationAdministration may be a refill, segment or bolus."""
+ADMINISTRATION_KINDS = ("refill", "segment", "bolus")
+
+
+def business_value(source: str, id: str) -> str:
+    """`clinic-a.R-1`: the sender's name, a dot, its id with reserved characters percent-encoded."""
+    return f"{source}.{quote(id, safe=_SAFE)}"
+
+
+def split_value(value: str) -> tuple[str, str] | None:
+    """(source, id) of one of our values; None where the value has another form."""
+    source, dot, rest = value.partition(".")
+    if not dot or not rest or not SOURCE.fullmatch(source):
+        return None
+    id = unquote(rest)
+    return (source, id) if business_value(source, id) == value else None
+
+
+def urn(system: str, value: str) -> str:
+    """The `urn:uuid:` of an identity: the same for ever (UUIDv5)."""
+    return f"urn:uuid:{uuid5(NAMESPACE, f'{system}|{value}')}"
+
+
+def client_id(system: str, value: str) -> str:
+    """A FHIR id of our own choice for an identity, e.g. of a Provenance."""
+    return f"itb-{uuid5(NAMESPACE, f'{system}|{value}')}"
+
+
+def own(type: str, kind: str, value: str) -> Json:
+    """A Reference to a resource of ours: its urn, type and business identifier."""
+    system = sid(kind)
+    return {
+        "reference": urn(system, value),
+        "type": type,
+        "identifier": {"system": system, "value": value},
+    }
+
+
+def patient(business_id: Json) -> Json:
+    """A Reference to the patient by business identifier, as a conditional reference (R4 transaction)."""
+    system, value = business_id["system"], business_id["value"]
+    return {
+        "reference": conditional("Patient", system, value),
+        "type": "Patient",
+        "identifier": {"system": system, "value": value},
+    }
+
+
+def token(system: str, value: str) -> str:
+    """`system|value` as a search token: `\\ | , $` escaped (R4 Search §3.1.1.4.1), then URL-encoded."""
+    escaped = [re.sub(r"([\\|,$])", r"\\\1", text) for text in (system, value)]
+    return "|".join(quote(text, safe=":/.-_~") for text in escaped)
+
+
+def conditional(type: str, system: str, value: str) -> str:
+    """`Type?identifier=system|value`."""
+    return f"{type}?identifier={token(system, value)}"
+
+
+def resource_identity(resource: Json) -> tuple[str, str]:
+    """(system, value) that identifies one of our resources; a Provenance has its id.
+
+    Raises ValueError for a resource that carries no identifier of ours.
+    """
+    if resource["resourceType"] == "Provenance":
+        return "Provenance", resource["id"]
+    kind = KINDS.get(resource["resourceType"])
+    wanted = {sid(kind)} if kind else {sid(k) for k in ADMINISTRATION_KINDS}
+    for identifier in resource.get("identifier", ()):
+        if identifier.get("system") in wanted:
+            return identifier["system"], identifier["value"]
+    raise ValueError(f"a {resource['resourceType']} without an identifier of ours")
+
+
+def content_hash(resource: Json) -> str:
+    """sha256 of what the resource says: without id, meta and narrative, references by identifier.
+
+    Our copy and the server's stored copy of the same content hash equal; decimals count digit for digit.
+    """
+    said = {k: v for k, v in resource.items() if k not in ("id", "meta", "text")}
+    return hashlib.sha256(dumps(_neutral(said))).hexdigest()
+
+
+def _neutral(value: Json) -> Json:
+    if isinstance(value, dict):
+        if "identifier" in value and "reference" in value:
+            value = {k: v for k, v in value.items() if k != "reference"}
+        return {key: _neutral(value[key]) for key in sorted(value)}
+    if isinstance(value, list):
+        return [_neutral(item) for item in value]
+    return value
+
+
+def rewrite_references(resource: Json, lookup: Lookup) -> Json:
+    """A copy whose References with an `identifier` point where `lookup(type, system, value)` says.
+
+    Where it says None the Reference stays logical: identifier and type only.
+    """
+    if isinstance(resource, list):
+        return [rewrite_references(item, lookup) for item in resource]
+    if not isinstance(resource, dict):
+        return resource
+    identifier = resource.get("identifier")
+    if isinstance(identifier, dict) and "type" in resource and "resourceType" not in resource:
+        target = lookup(resource["type"], identifier.get("system", ""), identifier.get("value", ""))
+        rest = {k: v for k, v in resource.items() if k != "reference"}
+        return {"reference": target, **rest} if target else rest
+    return {key: rewrite_references(item, lookup) for key, item in resource.items()}
