@@ -1,0 +1,144 @@
+"""How the database is opened, locked and migrated; the only module that knows which database it is.
+
+SQLite (default): WAL, synchronous FULL (an answered request is on the disk), foreign keys on, and one
+writer at a time in this process; other processes wait `BUSY_TIMEOUT_S`. PostgreSQL: the same tables; a
+transaction-wide advisory lock makes writers take turns, so that sequence numbers commit in order.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError
+
+BUSY_TIMEOUT_S = 30
+_WRITE = {"itb_write": True}
+_ADVISORY_LOCK = 0x1712  # any number, the same in every process
+
+
+class StoreError(Exception):
+    """The database cannot be used as it is; the message says why and what to do."""
+
+
+class Store:
+    """A database and its locks: `with store.read() as c` and `with store.write() as c`."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            parsed = make_url(url)
+        except ArgumentError:
+            raise StoreError("ITB_DATABASE_URL is not a database URL (sqlite:///itb.db)") from None
+        self._lock = threading.Lock()
+        self._sqlite = parsed.get_backend_name() == "sqlite"
+        if self._sqlite and not parsed.database:
+            raise StoreError("an SQLite database in memory is not durable: give a file (sqlite:///itb.db)")
+        if self._sqlite:
+            self.engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_S})
+            event.listen(self.engine, "connect", _sqlite_connect)
+            event.listen(self.engine, "begin", _sqlite_begin)
+        else:
+            name = "postgresql+psycopg" if parsed.drivername == "postgresql" else parsed.drivername
+            self.engine = create_engine(parsed.set(drivername=name), pool_pre_ping=True)
+            event.listen(self.engine, "begin", _postgresql_begin)
+        self._check_durable()
+
+    def _check_durable(self) -> None:
+        """Refuse to start on a database that could forget an answered request."""
+        if not self._sqlite:
+            return
+        with self.engine.connect() as c:
+            journal = c.exec_driver_sql("PRAGMA journal_mode").scalar()
+            synchronous = c.exec_driver_sql("PRAGMA synchronous").scalar()
+        if (journal, synchronous) != ("wal", 2):
+            raise StoreError(
+                f"SQLite must run with WAL and synchronous FULL, found {journal} and {synchronous}; "
+                "put the file on a local disk"
+            )
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that only reads; it sees one state of the database throughout."""
+        with self.engine.begin() as c:
+            yield c
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that writes: alone, committed to disk when the block ends, else undone."""
+        with self._lock, self.engine.connect() as connection:
+            c = connection.execution_options(**_WRITE)
+            with c.begin():
+                yield c
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _sqlite_connect(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # transactions are begun below, not by the driver
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "recursive_triggers=ON",  # else INSERT OR REPLACE deletes without firing the append-only trigger
+        f"busy_timeout={BUSY_TIMEOUT_S * 1000}",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _sqlite_begin(c: Connection) -> None:
+    c.exec_driver_sql("BEGIN IMMEDIATE" if c.get_execution_options().get("itb_write") else "BEGIN")
+
+
+def _postgresql_begin(c: Connection) -> None:
+    if c.get_execution_options().get("itb_write"):
+        c.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
+    else:
+        c.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+
+def migrate(store: Store) -> None:
+    """Bring the tables to this version's state; raises `StoreError` on a database newer than the code."""
+    with store.write() as c:
+        revision = MigrationContext.configure(c).get_current_revision()
+        if revision is not None and revision not in _known():
+            raise StoreError(
+                f"the database is at revision {revision}, which this version does not know: "
+                "it was used by a newer version; install that one or restore a backup"
+            )
+        config = _config()
+        config.attributes["connection"] = c
+        command.upgrade(config, "head")
+
+
+def is_migrated(c: Connection) -> bool:
+    """True when the tables are exactly those of this version."""
+    return MigrationContext.configure(c).get_current_revision() == _scripts().get_current_head()
+
+
+def sqlite_file(engine: Engine) -> Path | None:
+    """The file of an SQLite database, None for a server."""
+    is_file = engine.dialect.name == "sqlite" and engine.url.database
+    return Path(engine.url.database or "").resolve() if is_file else None
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    return config
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config())
+
+
+def _known() -> set[str]:
+    return {script.revision for script in _scripts().walk_revisions()}

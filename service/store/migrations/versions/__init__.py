@@ -1,0 +1,1 @@
+"""One module a revision, each a frozen picture of what it changes."""

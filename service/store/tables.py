@@ -1,0 +1,169 @@
+"""Which tables the service keeps; the migrations build exactly these (a test compares them).
+
+Every row belongs to a tenant. Instants are text, UTC, microseconds, `Z` (`times.stamp`), so that they
+sort as text and mean the same on SQLite and PostgreSQL. `events` is append-only: triggers made by the
+first migration refuse UPDATE and DELETE.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+
+BigKey = BigInteger().with_variant(Integer(), "sqlite")  # SQLite counts only an INTEGER primary key up
+
+
+def _tenant() -> Column[int]:
+    return Column("tenant_id", Integer, ForeignKey("tenants.id"), nullable=False)
+
+
+def _endpoint() -> Column[int]:
+    return Column("endpoint_id", Integer, ForeignKey("endpoints.id"), nullable=False)
+
+
+tenants = Table(
+    "tenants",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    _tenant(),
+    Column("name", Text, nullable=False),
+    Column("key_hash", Text, nullable=False, unique=True),
+    Column("created_at", Text, nullable=False),
+    Column("revoked_at", Text),
+)
+
+endpoints = Table(
+    "endpoints",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    _tenant(),
+    Column("name", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("options", Text, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("cursor", Text),
+    UniqueConstraint("tenant_id", "name", name="uq_endpoints_name"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("seq", BigKey, primary_key=True, autoincrement=True),
+    _tenant(),
+    Column("source", Text, nullable=False),
+    Column("event_id", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("patient_system", Text, nullable=False),
+    Column("patient_value", Text, nullable=False),
+    Column("pump", Text),
+    Column("occurred_at", Text, nullable=False),
+    Column("occurred_utc", Text, nullable=False),
+    Column("content", Text, nullable=False),
+    Column("content_hash", Text, nullable=False),
+    Column("received_at", Text, nullable=False),
+    Column("origin", Text),
+    UniqueConstraint("tenant_id", "source", "event_id", "version", name="uq_events_identity"),
+    Index("ix_events_pump", "tenant_id", "pump", "occurred_utc"),
+    Index("ix_events_patient", "tenant_id", "patient_system", "patient_value"),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", BigKey, primary_key=True, autoincrement=True),
+    _tenant(),
+    _endpoint(),
+    Column("event_seq", BigInteger, ForeignKey("events.seq"), nullable=False),
+    Column("lane", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_try_at", Text, nullable=False),
+    Column("last_status", Integer),
+    Column("reason", Text),
+    Column("created_at", Text, nullable=False),
+    Column("updated_at", Text, nullable=False),
+    UniqueConstraint("endpoint_id", "event_seq", name="uq_deliveries_event"),
+    Index("ix_deliveries_lane", "endpoint_id", "status", "lane", "id"),
+    Index("ix_deliveries_event", "event_seq"),
+)
+
+links = Table(
+    "links",
+    metadata,
+    Column("id", BigKey, primary_key=True, autoincrement=True),
+    _tenant(),
+    _endpoint(),
+    Column("system", Text, nullable=False),
+    Column("value", Text, nullable=False),
+    Column("resource_type", Text, nullable=False),
+    Column("remote_id", Text, nullable=False),
+    Column("version_id", Text),
+    Column("content_hash", Text),
+    Column("updated_at", Text, nullable=False),
+    UniqueConstraint("endpoint_id", "system", "value", name="uq_links_identity"),
+    Index("ix_links_remote", "endpoint_id", "resource_type", "remote_id"),
+)
+
+remote_versions = Table(
+    "remote_versions",
+    metadata,
+    Column("id", BigKey, primary_key=True, autoincrement=True),
+    _tenant(),
+    _endpoint(),
+    Column("resource_type", Text, nullable=False),
+    Column("remote_id", Text, nullable=False),
+    Column("version_id", Text, nullable=False),
+    Column("last_updated", Text),
+    Column("raw", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("event_seq", BigInteger, ForeignKey("events.seq")),
+    Column("seen_at", Text, nullable=False),
+    UniqueConstraint("endpoint_id", "resource_type", "remote_id", "version_id", name="uq_remote_versions"),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("tenant_id", Integer, ForeignKey("tenants.id"), primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("until", Text, nullable=False),
+    Column("fence", Integer, nullable=False),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", BigKey, primary_key=True, autoincrement=True),
+    _tenant(),
+    Column("at", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+)
+
+DEFAULT_TENANT = 1
+"""The tenant made by the first migration."""
