@@ -111,10 +111,12 @@ def _bundle(entries: Iterable[tuple[Json, bool]], known: frozenset[str]) -> Json
             return identity.conditional(type, system, value)
         return None
 
+    for resource, _ in listed:
+        identity.point_references(resource, lookup)
     return {
         "resourceType": "Bundle",
         "type": "transaction",
-        "entry": [_entry(identity.rewrite_references(r, lookup), updates) for r, updates in listed],
+        "entry": [_entry(resource, updates) for resource, updates in listed],
     }
 
 
@@ -157,11 +159,13 @@ def read_fhir(content: Json, *, source: str = "fhir") -> Reading:
     events: list[Event] = []
     errors: list[Issue] = []
     notes: list[Issue] = []
-    ready = [(url, incoming.prepare(r, at, source, errors, notes)) for at, url, r in listed]
-    sources = Sources((url, resource) for url, resource in ready if resource is not None)
+    ready = [_prepared(entry, source, errors, notes) for entry in listed]
+    sources = Sources(
+        (url, resource) for (_, url, _), resource in zip(listed, ready, strict=True) if resource
+    )
     told = 0
-    for (at, _, _), (_, resource) in zip(listed, ready, strict=True):
-        mapping = None if resource is None else _mapping_of(resource)
+    for (at, _, _), resource in zip(listed, ready, strict=True):
+        mapping = _mapping_of(resource) if resource else None
         if resource is None or mapping is None:
             continue
         told += 1
@@ -170,9 +174,32 @@ def read_fhir(content: Json, *, source: str = "fhir") -> Reading:
             events.append(load_event(event))
         except MappingError as error:
             errors.extend(Issue(incoming.under(at, i.path), i.rule, i.message) for i in error.issues)
+        except SHAPES:
+            errors.append(_misshapen(at))
     if not told and not errors:
         errors.append(incoming.not_ours(listed))
     return Reading(events, errors, notes)
+
+
+SHAPES = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+"""What reading raises where a foreign resource has, say, a string for an object: it may have any shape."""
+
+
+def _misshapen(at: str) -> Issue:
+    return Issue(at, "shape", "is not shaped as FHIR R4 has it, so it cannot be read")
+
+
+def _prepared(entry: incoming.Entry, source: str, errors: list[Issue], notes: list[Issue]) -> Json | None:
+    at, _, resource = entry
+    try:
+        ready = incoming.prepare(resource, at, source, errors, notes)
+        if ready is not None:
+            _mapping_of(ready)
+            Sources([(None, ready)])
+        return ready
+    except SHAPES:
+        errors.append(_misshapen(at))
+        return None
 
 
 def _mapping_of(resource: Json) -> Any:

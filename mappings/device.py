@@ -188,13 +188,12 @@ def decode(resource: Json, sources: Sources) -> tuple[Any, Json]:
     if use is None:
         why = "no DeviceUseStatement of this device came with it: when its state was recorded is unknown"
         raise MappingError([Issue("DeviceUseStatement", "required", why)])
-    event, left = DEVICE[kind].read(resource)
-    used, use_left = USE.read(use)
+    event, used = DEVICE[kind].read(resource), USE.read(use)
     if used["patient"] != event["patient"]:
         raise MappingError(
             [Issue("DeviceUseStatement.subject", "P4", "is another patient than Device.patient")]
         )
     event = {"type": "device", "kind": kind, **event, **used}
-    DEVICE[kind].check(left, event)
-    USE.check(use_left, event)
-    return event, {"Device": left, "DeviceUseStatement": use_left}
+    DEVICE[kind].check(resource, event)
+    USE.check(use, event)
+    return event, {"Device": resource, "DeviceUseStatement": use}

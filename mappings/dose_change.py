@@ -283,28 +283,27 @@ def is_primary(resource: Json) -> bool:
     return any((c.get("system"), c.get("code")) == (wanted["system"], wanted["code"]) for c in codings)
 
 
-def _read_program(resource: Json) -> tuple[Json, Json]:
-    read, left = program.PROGRAM.decode(resource)
+def _read_program(resource: Json) -> Json:
+    read, _ = program.PROGRAM.decode(resource)
     wrong = program.dosage_issues(read, resource)
     if wrong:
         raise MappingError(wrong)
-    return read, left
+    return read
 
 
 def decode(resource: Json, sources: Sources) -> tuple[Any, Json]:
-    """The event of a Procedure and the MedicationRequest it points to, and the residue."""
-    from_session, left = SESSION.decode(resource)
-    event: Json = {"type": "dose-change", **from_session}
+    """The event of a Procedure and the MedicationRequest it points to, and the residue (in place)."""
+    event: Json = {"type": "dose-change", **SESSION.read(resource)}
     for steps, side, needed in ((PROGRAM_BEFORE, "before", False), (PROGRAM_AFTER, "after", True)):
-        reference = take(left, steps)
+        reference = take(resource, steps)
         found = sources.find(reference, resource) if reference is not MISSING else None
         if found is not None:
-            event[side], _ = _read_program(found)
+            event[side] = _read_program(found)
         elif needed or reference is not MISSING:
             why = f"the MedicationRequest of the program {side} the change did not come with it"
             raise MappingError(
                 [Issue(f"Procedure.extension[{DETAIL}].program{side.title()}", "reference", why)]
             )
-    left.pop("contained", None)
-    CHANGE.check(left, event)
-    return event, {"Procedure": left}
+    resource.pop("contained", None)
+    CHANGE.check(resource, event)
+    return event, {"Procedure": resource}

@@ -74,7 +74,7 @@ _EXPONENT = re.compile(rb"\dE[+-]\d")
 
 
 def loads(data: bytes | str) -> Json:
-    """Read one JSON text; raise `MappingError` (rules `json`, `utf-8`, `duplicate-key`, `number`, `depth`)."""
+    """Read one JSON text; raises `MappingError` with one of SYNTAX_RULES."""
     raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
     try:
         value = _DECODER.decode(raw)

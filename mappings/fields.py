@@ -32,16 +32,8 @@ def refuse(rule: str, message: str) -> ValidationError:
     return ValidationError([Said(rule, message)])
 
 
-_BUILT_IN = {"required": "required", "null": "null", "type": "type", "invalid": "type"}
-_WORDS = {"required": "is required", "null": "must not be null"}
-_RULE_OF = {"Unknown field.": ("unknown-field", "is not a field of this object")}
-
-
 class Strict(fields.Field[Any]):
-    """A field whose errors carry rules."""
-
-    def make_error(self, key: str, **kwargs: Any) -> ValidationError:
-        return refuse(_BUILT_IN.get(key, key), _WORDS.get(key, "has the wrong type"))
+    """A field whose errors carry rules (`Strictly.load` calls `_deserialize` and nothing else)."""
 
 
 def issues_of(messages: Any, path: str = "") -> list[Issue]:
@@ -59,12 +51,7 @@ def issues_of(messages: Any, path: str = "") -> list[Issue]:
         return found
     if isinstance(messages, list):
         return [issue for item in messages for issue in issues_of(item, path)]
-    rule, message = (messages.rule, str(messages)) if isinstance(messages, Said) else _rule_of(messages)
-    return [Issue(path or "$", rule, message)]
-
-
-def _rule_of(message: Any) -> tuple[str, str]:
-    return _RULE_OF.get(str(message), ("type", str(message)))
+    return [Issue(path or "$", getattr(messages, "rule", "type"), str(messages))]
 
 
 _LINE = re.compile(r"[^\s\x00-\x1f\x7f-\x9f](?:[^\x00-\x1f\x7f-\x9f\u2028\u2029]*[^\s\x00-\x1f\x7f-\x9f])?")
@@ -217,7 +204,7 @@ class Quantity(Strict):
             raise refuse("type", f"must be a quantity such as {wanted}")
         problems: dict[str, list[Said]] = {}
         for name in value.keys() - {"value", "unit"}:
-            problems[name] = [Said(*_RULE_OF["Unknown field."])]
+            problems[name] = [Said("unknown-field", "is not a field of a quantity")]
         number = self._number(value, problems)
         unit = self._unit(value, number, problems)
         if problems or number is None:

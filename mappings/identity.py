@@ -15,6 +15,7 @@ from uuid import UUID, uuid5
 
 from .codes import sid
 from .exact_json import dumps
+from .rows import copy
 
 Json = Any
 Lookup = Callable[[str, str, str], str | None]
@@ -127,13 +128,28 @@ def rewrite_references(resource: Json, lookup: Lookup) -> Json:
 
     Where it says None the Reference stays logical: identifier and type only.
     """
-    if isinstance(resource, list):
-        return [rewrite_references(item, lookup) for item in resource]
-    if not isinstance(resource, dict):
-        return resource
-    identifier = resource.get("identifier")
-    if isinstance(identifier, dict) and "type" in resource and "resourceType" not in resource:
-        target = lookup(resource["type"], identifier.get("system", ""), identifier.get("value", ""))
-        rest = {k: v for k, v in resource.items() if k != "reference"}
-        return {"reference": target, **rest} if target else rest
-    return {key: rewrite_references(item, lookup) for key, item in resource.items()}
+    made = copy(resource)
+    point_references(made, lookup)
+    return made
+
+
+def point_references(node: Json, lookup: Lookup) -> None:
+    """`rewrite_references` in place."""
+    for value in node.values() if isinstance(node, dict) else node:
+        if isinstance(value, dict):
+            name = value.get("identifier")
+            if (
+                name is not None
+                and "type" in value
+                and isinstance(name, dict)
+                and "resourceType" not in value
+            ):
+                target = lookup(value["type"], name.get("system", ""), name.get("value", ""))
+                if target:
+                    value["reference"] = target
+                else:
+                    value.pop("reference", None)
+            else:
+                point_references(value, lookup)
+        elif isinstance(value, list) and value and isinstance(value[0], (dict, list)):
+            point_references(value, lookup)

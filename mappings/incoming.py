@@ -8,10 +8,11 @@ from typing import Any
 from . import identity
 from .codes import UCUM, sid
 from .rates import rate_unit_issues
-from .rows import Issue, Json, MappingError, copy
+from .rows import Issue, Json, MappingError
 
-Listed = list[tuple[str, str | None, Json]]
+Entry = tuple[str, str | None, Json]
 """(path of the resource in what was sent, its fullUrl, the resource)."""
+Listed = list[Entry]
 
 KIND_OF_TYPE = {
     "Device": "device-event",
@@ -59,61 +60,62 @@ def not_ours(listed: Listed) -> Issue:
 
 def prepare(resource: Json, at: str, source: str, errors: list[Issue], notes: list[Issue]) -> Json | None:
     """A copy ready to decode; None, with its errors, for a resource that must not be read."""
-    found = list(refusals(resource, at))
-    found.extend(_rates(resource, at))
+    found = [Issue(under(at, i.path), i.rule, i.message) for i in rate_unit_issues(resource)]
+    ready = _Copier(found, notes).copied(resource, at)
+    errors.extend(found)
     if found:
-        errors.extend(found)
         return None
-    ready = _micrograms(copy(resource), at, notes)
     kind = KIND_OF_TYPE.get(resource["resourceType"])
     if kind is not None:
         _name(ready, kind, source)
     return ready
 
 
-def refusals(node: Any, at: str) -> list[Issue]:
-    """Unknown modifier extensions and implicit rules: whoever ignores them may read the opposite."""
-    found = []
-    if isinstance(node, dict):
-        for key, value in node.items():
-            path = f"{at}.{key}"
-            if key == "modifierExtension" and value:
-                urls = ", ".join(str(e.get("url")) for e in value if isinstance(e, dict))
-                found.append(
-                    Issue(path, "modifier-extension", f"not understood, so the whole is refused: {urls}")
-                )
-            elif key == "implicitRules":
-                found.append(Issue(path, "implicit-rules", "implicit rules are not understood"))
-            elif isinstance(value, (dict, list)):
-                found.extend(refusals(value, path))
-    elif isinstance(node, list):
-        for index, item in enumerate(node):
-            found.extend(refusals(item, f"{at}[{index}]"))
-    return found
-
-
-def _rates(resource: Json, at: str) -> list[Issue]:
-
-    return [Issue(under(at, i.path), i.rule, i.message) for i in rate_unit_issues(resource)]
-
-
 MILLI = {"mg": "ug", "mg/d": "ug/d", "mg/mL": "ug/mL", "mg/h": "ug/h"}
 
 
-def _micrograms(node: Any, at: str, notes: list[Issue]) -> Any:
-    """mg written as ug: an exact decimal shift, noted (rule `mg-to-ug`); nothing else is converted."""
-    if isinstance(node, list):
-        return [_micrograms(item, f"{at}[{i}]", notes) for i, item in enumerate(node)]
-    if not isinstance(node, dict):
-        return node
-    code, value = node.get("code"), node.get("value")
-    if node.get("system") == UCUM and code in MILLI and isinstance(value, (int, Decimal)):
-        if node.get("unit", code) == code:
-            micro = MILLI[code]
-            shifted = Decimal(format(Decimal(value).scaleb(3), "f"))
-            notes.append(Issue(at, "mg-to-ug", f"{value} {code} was read as {shifted} {micro}"))
-            return node | {"value": shifted, "unit": micro, "code": micro}
-    return {key: _micrograms(item, f"{at}.{key}", notes) for key, item in node.items()}
+class _Copier:
+    """Copies a resource; notes what it converts, and collects what must be refused on the way.
+
+    Refused: modifier extensions that are not known (none is) and implicit rules, as whoever ignores them
+    may read the opposite. Converted: mg in UCUM, by an exact decimal shift (rule `mg-to-ug`).
+    """
+
+    def __init__(self, refused: list[Issue], notes: list[Issue]) -> None:
+        self.refused, self.notes = refused, notes
+
+    def copied(self, node: Any, at: str) -> Any:
+        if isinstance(node, list):
+            return [
+                self.copied(item, f"{at}[{index}]") if isinstance(item, (dict, list)) else item
+                for index, item in enumerate(node)
+            ]
+        if "modifierExtension" in node or "implicitRules" in node:
+            self._refuse(node, at)
+        if node.get("system") == UCUM and str(node.get("code")) in MILLI:
+            return self._micrograms(node, at)
+        return {
+            key: self.copied(value, f"{at}.{key}") if isinstance(value, (dict, list)) else value
+            for key, value in node.items()
+        }
+
+    def _refuse(self, node: Json, at: str) -> None:
+        if "implicitRules" in node:
+            self.refused.append(
+                Issue(f"{at}.implicitRules", "implicit-rules", "implicit rules are not understood")
+            )
+        for index, item in enumerate(node.get("modifierExtension") or []):
+            url = item.get("url") if isinstance(item, dict) else item
+            why = f"{url} is not understood, so the whole resource is refused"
+            self.refused.append(Issue(f"{at}.modifierExtension[{index}]", "modifier-extension", why))
+
+    def _micrograms(self, node: Json, at: str) -> Json:
+        code, value = node["code"], node.get("value")
+        if isinstance(value, bool) or not isinstance(value, (int, Decimal)) or node.get("unit", code) != code:
+            return dict(node)
+        micro, shifted = MILLI[code], Decimal(format(Decimal(value).scaleb(3), "f"))
+        self.notes.append(Issue(at, "mg-to-ug", f"{value} {code} was read as {shifted} {micro}"))
+        return node | {"value": shifted, "unit": micro, "code": micro}
 
 
 def _name(resource: Json, kind: str, source: str) -> None:

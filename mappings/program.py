@@ -123,7 +123,8 @@ def _flex_issues(program: Json, path: str, limits: Limits) -> list[Issue]:
     weekly = sum((s["dose"]["value"] * len(s.get("days", DAYS)) for s in program["steps"]), Decimal(0))
     said = program["daily_dose"]["value"]
     if abs(weekly - said * 7) > said * 7 * limits.dose_tolerance:
-        why = f"the steps give {shown((weekly / 7).quantize(Decimal('0.01')))} ug/d, daily_dose says {shown(said)}"
+        given = shown((weekly / 7).quantize(Decimal("0.01")))
+        why = f"the steps give {given} ug/d, daily_dose says {shown(said)}"
         found.append(Issue(f"{path}.daily_dose", "U3", why))
     return found
 

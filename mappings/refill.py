@@ -87,8 +87,8 @@ EFFECTIVE = Group(
 
 def _words(event: Event) -> str:
     volume, strength = event["volume_instilled"]["value"], event["drug"]["concentration"]["value"]
-    amount = f"{shown(volume)} mL baclofen {shown(strength)} mcg/mL ({shown(volume * strength / Decimal(1000))} mg)"
-    return f"Pump reservoir filled with {amount}. NOT a patient dose."
+    drug = f"baclofen {shown(strength)} mcg/mL ({shown(volume * strength / Decimal(1000))} mg)"
+    return f"Pump reservoir filled with {shown(volume)} mL {drug}. NOT a patient dose."
 
 
 DETAIL = "itb-refill-detail"
@@ -155,5 +155,6 @@ def is_primary(resource: Json) -> bool:
 
 def decode(resource: Json, sources: Sources) -> tuple[Any, Json]:
     """The event of a refill, and the residue."""
-    event, left = REFILL.decode(resource)
-    return {"type": "refill", **event}, {"MedicationAdministration": left}
+    event = REFILL.read(resource)
+    REFILL.check(resource, event)
+    return {"type": "refill", **event}, {"MedicationAdministration": resource}

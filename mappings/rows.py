@@ -201,13 +201,13 @@ class Mapping:
 
     def decode(self, resource: Json) -> tuple[Json, Json]:
         """The event (not yet in canonical order) and the residue; raises `MappingError`."""
-        event, left = self.read(resource)
+        left = copy(resource)
+        event = self.read(left)
         self.check(left, event)
         return event, left
 
-    def read(self, resource: Json) -> tuple[Json, Json]:
-        """`decode` without the derived values, which `check` compares once the event is whole."""
-        left = copy(resource)
+    def read(self, left: Json) -> Json:
+        """`decode` in place, without the derived values: `check` compares them once the event is whole."""
         event: Json = {}
         issues: list[Issue] = []
         for always, steps in self.always:
@@ -237,7 +237,7 @@ class Mapping:
                     put(left, steps, found[name])
         if issues:
             raise MappingError(issues)
-        return event, left
+        return event
 
     def check(self, left: Json, event: Json) -> None:
         """Take the derived values out of `left`; raise `MappingError` where a strict one disagrees."""

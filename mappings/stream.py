@@ -1,6 +1,6 @@
-"""A stream of events to FHIR: carries each pump's last programs forward, so that a change closes the one before.
+"""A stream of events to FHIR: carries each pump's last programs forward.
 
-Memory grows with the number of pumps, not of events.
+So a dose change closes the program before it. Memory grows with the number of pumps, not of events.
 """
 
 from __future__ import annotations
