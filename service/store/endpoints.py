@@ -1,0 +1,96 @@
+"""The EHRs of a tenant: where they are, how to treat them, how far they were read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from .tables import endpoints
+from .times import stamp
+
+DEFAULT_OPTIONS: dict[str, Any] = {
+    "create_missing_patients": False,
+    "poll_seconds": 5,
+    "overlap_seconds": 300,
+    "headers": {},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One EHR; `cursor` is the `_lastUpdated` up to which it was read."""
+
+    id: int
+    tenant_id: int
+    name: str
+    url: str
+    enabled: bool
+    created_at: str
+    cursor: str | None
+    options: dict[str, Any] = field(default_factory=dict, repr=False)  # headers may hold a secret
+
+
+def add(
+    c: Connection, tenant_id: int, name: str, url: str, options: dict[str, Any], *, now: datetime
+) -> Endpoint:
+    """Add an enabled endpoint; `options` override the defaults. The name must be free."""
+    made = insert(endpoints).values(
+        tenant_id=tenant_id,
+        name=name,
+        url=url.rstrip("/"),
+        options=json.dumps(DEFAULT_OPTIONS | options, sort_keys=True),
+        enabled=True,
+        created_at=stamp(now),
+    )
+    c.execute(made)
+    found = find(c, tenant_id, name)
+    assert found is not None
+    return found
+
+
+def find(c: Connection, tenant_id: int, name: str) -> Endpoint | None:
+    """The endpoint of that name."""
+    query = select(endpoints).where(endpoints.c.tenant_id == tenant_id, endpoints.c.name == name)
+    row = c.execute(query).first()
+    return _endpoint(row) if row is not None else None
+
+
+def by_id(c: Connection, endpoint_id: int) -> Endpoint | None:
+    """The endpoint with that number."""
+    row = c.execute(select(endpoints).where(endpoints.c.id == endpoint_id)).first()
+    return _endpoint(row) if row is not None else None
+
+
+def every(c: Connection, tenant_id: int | None = None) -> list[Endpoint]:
+    """A tenant's endpoints by name, paused ones too; without a tenant (the worker), all of them."""
+    query = select(endpoints).order_by(endpoints.c.tenant_id, endpoints.c.name)
+    if tenant_id is not None:
+        query = query.where(endpoints.c.tenant_id == tenant_id)
+    return [_endpoint(row) for row in c.execute(query)]
+
+
+def set_enabled(c: Connection, endpoint_id: int, enabled: bool) -> None:
+    """Pause or resume."""
+    c.execute(update(endpoints).where(endpoints.c.id == endpoint_id).values(enabled=enabled))
+
+
+def set_cursor(c: Connection, endpoint_id: int, cursor: str) -> None:
+    """Remember how far the endpoint was read."""
+    c.execute(update(endpoints).where(endpoints.c.id == endpoint_id).values(cursor=cursor))
+
+
+def _endpoint(row: Row[Any]) -> Endpoint:
+    return Endpoint(
+        id=row.id,
+        tenant_id=row.tenant_id,
+        name=row.name,
+        url=row.url,
+        enabled=row.enabled,
+        created_at=row.created_at,
+        cursor=row.cursor,
+        options=DEFAULT_OPTIONS | json.loads(row.options),
+    )

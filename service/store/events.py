@@ -1,0 +1,220 @@
+"""The ledger: what `accept` adds to it, and how it is read back.
+
+An event is never changed: a correction is a row with a later version, and the current version of a
+record is the row with its highest version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, insert, select
+
+from mappings import exact_json
+from mappings.event import Event, identity, occurred, pump_of, version
+
+from . import audit, deliveries
+from .endpoints import Endpoint
+from .tables import events
+from .times import stamp
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What became of an event: accepted, replayed, corrected or conflict; `seq` is None for a conflict."""
+
+    outcome: str
+    seq: int | None
+    delivery_ids: tuple[int, ...] = ()
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """One version of one record; `event` is its canonical content."""
+
+    seq: int
+    version: int
+    event: Event
+    content_hash: str
+    received_at: str
+    origin: str | None
+
+
+def content_hash(event: Event) -> str:
+    """sha256 of the canonical JSON, digit for digit."""
+    return hashlib.sha256(exact_json.dumps(event)).hexdigest()
+
+
+def accept(
+    c: Connection,
+    tenant_id: int,
+    event: Event,
+    *,
+    received_at: datetime,
+    actor: str,
+    endpoints: Sequence[Endpoint],
+    origin: str | None = None,
+) -> Accepted:
+    """Add a canonical event, a pending delivery for each enabled endpoint but `origin`, and an audit row.
+
+    Same content: replayed, nothing added. Other content: corrected with a later version, else a conflict,
+    of which only the audit row is kept.
+    """
+    source, event_id = identity(event)
+    hashed = content_hash(event)
+    known = versions(c, tenant_id, source, event_id)
+    subject = f"{source}/{event_id}"
+    at = stamp(received_at)
+    if (same := next((seq for seq, _, other in known if other == hashed), None)) is not None:
+        return Accepted("replayed", same)
+    newest = known[-1][1] if known else 0
+    if version(event) <= newest:
+        reason = (
+            f"version {newest} of this record is stored with other content; "
+            f"a correction needs a version above {newest}, this one has {version(event)}"
+        )
+        audit.write(c, tenant_id, at=at, actor=actor, action="conflict", subject=subject, detail=reason)
+        return Accepted("conflict", None, reason=reason)
+    outcome = "corrected" if known else "accepted"
+    seq = _insert(c, tenant_id, event, hashed, at, origin)
+    targets = [e.id for e in endpoints if e.enabled and e.name != origin]
+    ids = deliveries.add(c, tenant_id, event, seq, targets, at=at)
+    audit.write(
+        c, tenant_id, at=at, actor=actor, action=outcome, subject=subject, detail=f"version {version(event)}"
+    )
+    return Accepted(outcome, seq, ids)
+
+
+def _insert(
+    c: Connection, tenant_id: int, event: Event, hashed: str, received_at: str, origin: str | None
+) -> int:
+    source, event_id = identity(event)
+    row = insert(events).values(
+        tenant_id=tenant_id,
+        source=source,
+        event_id=event_id,
+        version=version(event),
+        type=event["type"],
+        status=event.get("status", "final"),
+        patient_system=event["patient"]["system"],
+        patient_value=event["patient"]["value"],
+        pump=pump_of(event),
+        occurred_at=event["occurred_at"],
+        occurred_utc=stamp(occurred(event)),
+        content=exact_json.dumps(event).decode(),
+        content_hash=hashed,
+        received_at=received_at,
+        origin=origin,
+    )
+    key = c.execute(row).inserted_primary_key
+    assert key is not None
+    return int(key[0])
+
+
+def versions(c: Connection, tenant_id: int, source: str, event_id: str) -> list[tuple[int, int, str]]:
+    """(seq, version, content hash) of each stored version, ascending."""
+    rows = c.execute(
+        select(events.c.seq, events.c.version, events.c.content_hash)
+        .where(_record(tenant_id, source, event_id))
+        .order_by(events.c.version)
+    )
+    return [(row.seq, row.version, row.content_hash) for row in rows]
+
+
+def find(c: Connection, tenant_id: int, source: str, event_id: str) -> list[StoredEvent]:
+    """Every version of a record, ascending; the last one is current."""
+    rows = c.execute(select(events).where(_record(tenant_id, source, event_id)).order_by(events.c.version))
+    return [_stored(row) for row in rows]
+
+
+def by_seq(c: Connection, tenant_id: int, seq: int) -> StoredEvent | None:
+    """The event with this ledger number."""
+    row = c.execute(select(events).where(events.c.tenant_id == tenant_id, events.c.seq == seq)).first()
+    return _stored(row) if row is not None else None
+
+
+def search(
+    c: Connection,
+    tenant_id: int,
+    *,
+    limit: int,
+    after_seq: int = 0,
+    pump: str | None = None,
+    patient: tuple[str, str] | None = None,
+    type: str | None = None,
+    since: datetime | None = None,
+) -> list[StoredEvent]:
+    """Current versions in ledger order, from `after_seq`; `since` is the earliest `occurred_at`."""
+    query = _current(tenant_id).where(events.c.seq > after_seq)
+    if pump is not None:
+        query = query.where(events.c.pump == pump)
+    if patient is not None:
+        query = query.where(events.c.patient_system == patient[0], events.c.patient_value == patient[1])
+    if type is not None:
+        query = query.where(events.c.type == type)
+    if since is not None:
+        query = query.where(events.c.occurred_utc >= stamp(since))
+    return [_stored(row) for row in c.execute(query.order_by(events.c.seq).limit(limit))]
+
+
+def timeline(c: Connection, tenant_id: int, pump: str) -> list[StoredEvent]:
+    """Current versions of a pump's events, retracted ones too, as they happened (then as they came)."""
+    query = _current(tenant_id).where(events.c.pump == pump)
+    return [_stored(row) for row in c.execute(query.order_by(events.c.occurred_utc, events.c.seq))]
+
+
+def pumps(c: Connection, tenant_id: int, *, limit: int, after: str = "") -> list[str]:
+    """The serials of the pumps that current versions name, in text order, after `after`."""
+    query = (
+        select(events.c.pump)
+        .where(events.c.tenant_id == tenant_id, events.c.pump > after, ~_superseded())
+        .distinct()
+        .order_by(events.c.pump)
+        .limit(limit)
+    )
+    return [row.pump for row in c.execute(query)]
+
+
+def _record(tenant_id: int, source: str, event_id: str) -> ColumnElement[bool]:
+    return and_(events.c.tenant_id == tenant_id, events.c.source == source, events.c.event_id == event_id)
+
+
+def _superseded() -> ColumnElement[bool]:
+    later = events.alias("later")
+    return exists().where(
+        later.c.tenant_id == events.c.tenant_id,
+        later.c.source == events.c.source,
+        later.c.event_id == events.c.event_id,
+        later.c.version > events.c.version,
+    )
+
+
+def _current(tenant_id: int) -> Select[Any]:
+    return select(events).where(events.c.tenant_id == tenant_id, ~_superseded())
+
+
+def _stored(row: Row[Any]) -> StoredEvent:
+    return StoredEvent(
+        seq=row.seq,
+        version=row.version,
+        event=_decimals(exact_json.loads(row.content)),
+        content_hash=row.content_hash,
+        received_at=row.received_at,
+        origin=row.origin,
+    )
+
+
+def _decimals(value: Any) -> Any:
+    """Quantity values as Decimal, as `load_event` gives them: JSON reads `20` as an int."""
+    if isinstance(value, dict):
+        made = {key: _decimals(item) for key, item in value.items()}
+        if "unit" in made and isinstance(made.get("value"), int):
+            made["value"] = Decimal(made["value"])
+        return made
+    return [_decimals(item) for item in value] if isinstance(value, list) else value

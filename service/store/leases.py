@@ -1,0 +1,54 @@
+"""Who may work on a lane now: a lease that ends by itself, and a fence that grows with each holder.
+
+A holder that was paused past its lease finds a higher fence and must not commit its outcome.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import Connection, insert, or_, select, update
+
+from .tables import leases
+from .times import stamp
+
+
+def acquire(
+    c: Connection, tenant_id: int, name: str, owner: str, *, now: datetime, until: datetime
+) -> int | None:
+    """Take the lease if it is free or ended; its fence, or None while another owner holds it."""
+    key = (leases.c.tenant_id == tenant_id, leases.c.name == name)
+    free = or_(leases.c.until <= stamp(now), leases.c.owner == owner)
+    values = {"owner": owner, "until": stamp(until)}
+    taken = c.execute(update(leases).where(*key, free).values(fence=leases.c.fence + 1, **values))
+    if taken.rowcount == 1:
+        return int(c.execute(select(leases.c.fence).where(*key)).scalar_one())
+    if c.execute(select(leases.c.fence).where(*key)).first() is not None:
+        return None
+    c.execute(insert(leases).values(tenant_id=tenant_id, name=name, fence=1, **values))
+    return 1
+
+
+def renew(c: Connection, tenant_id: int, name: str, fence: int, *, until: datetime) -> bool:
+    """Hold it longer; False when somebody else has taken it since."""
+    changed = c.execute(
+        update(leases)
+        .where(leases.c.tenant_id == tenant_id, leases.c.name == name, leases.c.fence == fence)
+        .values(until=stamp(until))
+    )
+    return changed.rowcount == 1
+
+
+def is_held(c: Connection, tenant_id: int, name: str, fence: int) -> bool:
+    """True while nobody else has taken it: asked in the transaction that commits the outcome."""
+    query = select(leases.c.fence).where(leases.c.tenant_id == tenant_id, leases.c.name == name)
+    return c.execute(query).scalar() == fence
+
+
+def release(c: Connection, tenant_id: int, name: str, fence: int, *, now: datetime) -> None:
+    """Give it back; the row stays, so that the fence never falls."""
+    c.execute(
+        update(leases)
+        .where(leases.c.tenant_id == tenant_id, leases.c.name == name, leases.c.fence == fence)
+        .values(until=stamp(now))
+    )

@@ -1,0 +1,74 @@
+"""Which resource of an EHR is which record of ours, and what both sides last agreed on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, insert, select, update
+
+from .tables import links
+from .times import stamp
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Our identity (system, value) ⇄ the EHR's `type/remote_id`, its version and content when last seen."""
+
+    tenant_id: int
+    endpoint_id: int
+    system: str
+    value: str
+    resource_type: str
+    remote_id: str
+    version_id: str | None
+    content_hash: str | None
+
+
+_FIELDS = tuple(Link.__dataclass_fields__)
+
+
+def find(c: Connection, endpoint_id: int, system: str, value: str) -> Link | None:
+    """The link of one of our identities."""
+    query = select(links).where(
+        links.c.endpoint_id == endpoint_id, links.c.system == system, links.c.value == value
+    )
+    row = c.execute(query).first()
+    return _link(row) if row is not None else None
+
+
+def find_remote(c: Connection, endpoint_id: int, resource_type: str, remote_id: str) -> Link | None:
+    """The link of one of the EHR's resources (the first made, where several identities share it)."""
+    query = select(links).where(
+        links.c.endpoint_id == endpoint_id,
+        links.c.resource_type == resource_type,
+        links.c.remote_id == remote_id,
+    )
+    row = c.execute(query.order_by(links.c.id)).first()
+    return _link(row) if row is not None else None
+
+
+def save(c: Connection, link: Link, *, now: datetime) -> None:
+    """Add the link, or replace what is known of that identity."""
+    values = {name: getattr(link, name) for name in _FIELDS} | {"updated_at": stamp(now)}
+    key = (
+        links.c.endpoint_id == link.endpoint_id,
+        links.c.system == link.system,
+        links.c.value == link.value,
+    )
+    if c.execute(update(links).where(*key).values(values)).rowcount == 0:
+        c.execute(insert(links).values(values))
+
+
+def forget(c: Connection, endpoint_id: int, system: str, value: str) -> None:
+    """Remove a link whose resource is gone from the EHR."""
+    c.execute(
+        delete(links).where(
+            links.c.endpoint_id == endpoint_id, links.c.system == system, links.c.value == value
+        )
+    )
+
+
+def _link(row: Row[Any]) -> Link:
+    return Link(**{name: getattr(row, name) for name in _FIELDS})
