@@ -42,12 +42,14 @@ class Store:
         if self._sqlite and not parsed.database:
             raise StoreError("an SQLite database in memory is not durable: give a file (sqlite:///itb.db)")
         if self._sqlite:
-            self.engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_S})
+            self.engine = create_engine(
+                parsed, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S}
+            )
             event.listen(self.engine, "connect", _sqlite_connect)
             event.listen(self.engine, "begin", _sqlite_begin)
         else:
             name = "postgresql+psycopg" if parsed.drivername == "postgresql" else parsed.drivername
-            self.engine = create_engine(parsed.set(drivername=name), pool_pre_ping=True)
+            self.engine = create_engine(parsed.set(drivername=name), hide_parameters=True, pool_pre_ping=True)
             event.listen(self.engine, "begin", _postgresql_begin)
         self._check_durable()
 

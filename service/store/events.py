@@ -13,7 +13,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, insert, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, func, insert, select
 
 from mappings import exact_json
 from mappings.event import Event, identity, occurred, pump_of, version
@@ -164,9 +164,22 @@ def search(
 
 
 def timeline(c: Connection, tenant_id: int, pump: str) -> list[StoredEvent]:
-    """Current versions of a pump's events, retracted ones too, as they happened (then as they came)."""
-    query = _current(tenant_id).where(events.c.pump == pump)
-    return [_stored(row) for row in c.execute(query.order_by(events.c.occurred_utc, events.c.seq))]
+    """Current versions of a pump's events, retracted ones too, as they happened.
+
+    Of one instant, the record that came first goes first: a correction keeps its record's place.
+    """
+    first = events.alias("first")
+    came = (
+        select(func.min(first.c.seq))
+        .where(
+            first.c.tenant_id == events.c.tenant_id,
+            first.c.source == events.c.source,
+            first.c.event_id == events.c.event_id,
+        )
+        .scalar_subquery()
+    )
+    query = _current(tenant_id).where(events.c.pump == pump).order_by(events.c.occurred_utc, came)
+    return [_stored(row) for row in c.execute(query)]
 
 
 def pumps(c: Connection, tenant_id: int, *, limit: int, after: str = "") -> list[str]:
