@@ -1,0 +1,115 @@
+# The commands of the project: `make help` lists them. Each makes what it needs by itself.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 8090
+# Where `install-runtime` puts the service as the container image has it.
+PREFIX ?= build/image
+VERSION := $(shell sed -n 's/^version = //p' setup.cfg)
+WHEEL := dist/itb_fhir-$(VERSION)-py3-none-any.whl
+BUILD_ENV := build/env
+HAPI := fixtures/hapi
+PIP := -m pip --disable-pip-version-check --no-input
+
+INSTALLED := $(VENV)/.installed
+HAPI_BUILT := $(HAPI)/target/classpath
+
+.DELETE_ON_ERROR:
+.PHONY: help install lint test check-image demo hapi hapi-build bench golden lock wheel install-runtime clean \
+        need-python need-java
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+# --- prerequisites: what is missing, and how to install it, in one line ---------------------------------
+
+need-python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo 'missing: Python 3.11 or later; on Debian: sudo apt-get install python3 python3-venv' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo 'missing: venv for $(PYTHON); on Debian: sudo apt-get install python3-venv' >&2; exit 1; }
+
+# javac and not java: a runtime without the compiler cannot build $(HAPI).
+need-java:
+	@test "$$(javac -version 2>&1 | sed -n 's/^javac \([0-9]*\).*/\1/p')" -ge 17 2>/dev/null || \
+	  { echo 'missing: a JDK, 17 or later; on Debian: sudo apt-get install openjdk-17-jdk-headless' >&2; exit 1; }
+	@command -v mvn >/dev/null || \
+	  { echo 'missing: Maven; on Debian: sudo apt-get install maven' >&2; exit 1; }
+
+# --- the environment ------------------------------------------------------------------------------------
+
+install: need-python $(INSTALLED) ## the virtual environment in .venv, from the lock file, with .venv/bin/itb
+
+$(INSTALLED): requirements.lock setup.cfg pyproject.toml | need-python
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python $(PIP) install --quiet --requirement requirements.lock
+	$(BIN)/python $(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+lock: ## write requirements.lock from what .venv holds
+	@{ echo '# Exact versions of everything that runs, tests or builds the project. Written by `make lock`.'; \
+	  $(BIN)/python $(PIP) freeze --all --exclude pip --exclude itb-fhir; } > requirements.lock
+
+# --- checks ---------------------------------------------------------------------------------------------
+
+# ruff is content with an empty folder: that would be a lint that proves nothing.
+lint: install ## format, lint, types, import contracts
+	@$(BIN)/ruff check --show-files | grep -q '\.py$$' || { echo 'ruff saw no file' >&2; exit 1; }
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	@mkdir -p build
+	@$(BIN)/lint-imports --no-cache > build/imports.txt 2>&1 || { cat build/imports.txt; exit 1; }
+	@grep '^Contracts: [1-9]' build/imports.txt || { echo 'import-linter saw no contract' >&2; exit 1; }
+
+test: need-python need-java install hapi-build lint ## everything: lint, the suite on a real HAPI, the image's steps
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(MAKE) check-image
+
+check-image: install-runtime install ## what the image would run, run here: its command, its health check
+	$(BIN)/python -m pytest tests/image/check_image.py --prefix $(abspath $(PREFIX))
+
+bench: install hapi-build ## every benchmark, beside its rival in the same run
+	@set -e; for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark; done
+
+golden: install ## write golden files that are not there yet; FORCE=1 rewrites all, for you to read the diff
+	FORCE=$(FORCE) $(BIN)/python -m tests.golden
+
+# --- running --------------------------------------------------------------------------------------------
+
+demo: need-python need-java install hapi-build ## a pump's history into a real EHR and back; ONCE=1 stops at the end
+	$(BIN)/python -m service.demo $(if $(ONCE),--once)
+
+hapi: need-python need-java install hapi-build ## a real HAPI FHIR R4 server by hand, on PORT=8090
+	$(BIN)/python -m service.hapi_server --port $(PORT)
+
+hapi-build: need-java $(HAPI_BUILT)
+
+$(HAPI_BUILT): $(HAPI)/pom.xml $(shell find $(HAPI)/src -type f) | need-java
+	cd $(HAPI) && mvn --batch-mode --quiet compile dependency:build-classpath
+	@touch $@
+
+# --- the image: these two are all that the Dockerfile runs ----------------------------------------------
+
+wheel: $(WHEEL) ## the distribution, in dist/
+
+$(BUILD_ENV)/.made: requirements.lock | need-python
+	$(PYTHON) -m venv $(BUILD_ENV)
+	$(BUILD_ENV)/bin/python $(PIP) install --quiet --constraint requirements.lock setuptools
+	@touch $@
+
+# build/lib would carry files that the sources no longer have into the wheel.
+$(WHEEL): $(BUILD_ENV)/.made setup.cfg pyproject.toml $(wildcard README.md) LICENSE $(shell find mappings service -type f -not -name '*.pyc')
+	rm -rf build/lib build/bdist.* dist
+	$(BUILD_ENV)/bin/python $(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+install-runtime: $(PREFIX)/.installed ## the wheel and its locked dependencies, nothing else, in PREFIX
+
+$(PREFIX)/.installed: $(WHEEL) requirements.lock
+	$(PYTHON) -m venv $(PREFIX)
+	$(PREFIX)/bin/python $(PIP) install --quiet --no-cache-dir --constraint requirements.lock --force-reinstall \
+	  '$(WHEEL)[pg]'
+	@touch $@
+
+clean: ## everything that was made, but the virtual environment
+	rm -rf build dist *.egg-info $(HAPI)/target .mypy_cache .ruff_cache .pytest_cache .hypothesis
