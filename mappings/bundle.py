@@ -8,6 +8,7 @@ from typing import Any
 
 from . import dose_change, identity, incoming, provenance
 from .codes import sid
+from .envelope import identity as key_of
 from .event import MAPPINGS, Event, load_event
 from .rows import Issue, Json, MappingError
 from .sources import Sources
@@ -68,27 +69,24 @@ def neighbours(event: Event, others: Sequence[Event]) -> Around:
     """Where a dose change stands in its pump's chain, and what that changes in the chain."""
     was = [e for e in others if e["pump"] == event["pump"]]
     old = dose_change.chain(was)
-    rest = [e for e in was if dose_change_key(e) != dose_change_key(event)]
+    rest = [e for e in was if key_of(e) != key_of(event)]
     new = dose_change.chain([*rest, event])
     before_of = _neighbours_of(new)
     changed = []
     for other in dose_change.chain(rest):
-        now = before_of[dose_change_key(other)]
-        if now != _neighbours_of(old).get(dose_change_key(other)):
+        now = before_of[key_of(other)]
+        if now != _neighbours_of(old).get(key_of(other)):
             changed.extend(dose_change.chain_resources(other, *now))
-    before, after = before_of.get(dose_change_key(event), (None, None))
+    before, after = before_of.get(key_of(event), (None, None))
     return Around(before, after, changed)
 
 
-def dose_change_key(event: Event) -> tuple[str, str]:
-    """(source, id)."""
-    return event["source"], event["id"]
-
-
 def _neighbours_of(chain: list[Event]) -> dict[tuple[str, str], tuple[Event | None, Event | None]]:
-    befores: list[Event | None] = [None, *chain[:-1]]
-    afters: list[Event | None] = [*chain[1:], None]
-    return {dose_change_key(e): (b, a) for e, b, a in zip(chain, befores, afters, strict=True)}
+    found: dict[tuple[str, str], tuple[Event | None, Event | None]] = {}
+    for at, event in enumerate(chain):
+        before = chain[at - 1] if at else None
+        found[key_of(event)] = before, chain[at + 1] if at + 1 < len(chain) else None
+    return found
 
 
 def _updates(event: Event, resource: Json, known: frozenset[str]) -> bool:

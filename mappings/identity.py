@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote
 from uuid import UUID, uuid5
@@ -48,6 +49,7 @@ def split_value(value: str) -> tuple[str, str] | None:
     return (source, id) if business_value(source, id) == value else None
 
 
+@lru_cache(maxsize=4096)
 def urn(system: str, value: str) -> str:
     """The `urn:uuid:` of an identity: the same for ever (UUIDv5)."""
     return f"urn:uuid:{uuid5(NAMESPACE, f'{system}|{value}')}"
@@ -78,6 +80,7 @@ def patient(business_id: Json) -> Json:
     }
 
 
+@lru_cache(maxsize=4096)
 def token(system: str, value: str) -> str:
     """`system|value` as a search token: `\\ | , $` escaped (R4 Search §3.1.1.4.1), then URL-encoded."""
     escaped = [re.sub(r"([\\|,$])", r"\\\1", text) for text in (system, value)]

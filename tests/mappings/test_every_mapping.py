@@ -1,0 +1,143 @@
+"""What every mapping promises, checked for each event type without a line of its own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from strategies import ANY_EVENT, EVENTS
+
+from mappings import EVENT_TYPES, MAPPINGS, MappingError, from_fhir, load_event, read_fhir, to_fhir
+from mappings.exact_json import dumps, loads
+from mappings.validate import validate
+
+
+def test_every_type_has_a_strategy_and_a_module() -> None:
+    assert set(EVENTS) == set(EVENT_TYPES) == set(MAPPINGS)
+
+
+@pytest.mark.parametrize("type", EVENT_TYPES)
+def test_an_event_comes_back_byte_for_byte(type: str) -> None:
+    @settings(max_examples=150, deadline=None)
+    @given(EVENTS[type])
+    def check(event: dict[str, Any]) -> None:
+        wire = dumps(to_fhir(event))
+        assert [dumps(back) for back in from_fhir(loads(wire))] == [dumps(event)]
+
+    check()
+
+
+@pytest.mark.parametrize("type", EVENT_TYPES)
+def test_every_resource_is_strict_r4(type: str) -> None:
+    @settings(max_examples=60, deadline=None)
+    @given(EVENTS[type])
+    def check(event: dict[str, Any]) -> None:
+        bundle = to_fhir(event)
+        assert validate(bundle) == []
+        for entry in bundle["entry"]:
+            assert validate(entry["resource"]) == []
+
+    check()
+
+
+@settings(max_examples=60, deadline=None)
+@given(ANY_EVENT)
+def test_loading_a_canonical_event_changes_nothing(event: dict[str, Any]) -> None:
+    assert dumps(load_event(loads(dumps(event)))) == dumps(event)
+
+
+@settings(max_examples=60, deadline=None)
+@given(ANY_EVENT)
+def test_the_same_event_gives_the_same_bytes(event: dict[str, Any]) -> None:
+    assert dumps(to_fhir(event)) == dumps(to_fhir(copy.deepcopy(event)))
+
+
+def _places(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Every place in a JSON value."""
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, child in children:
+        yield (*path, key)
+        yield from _places(child, (*path, key))
+
+
+def _set(node: Any, path: tuple[Any, ...], value: Any) -> None:
+    for key in path[:-1]:
+        node = node[key]
+    node[path[-1]] = value
+
+
+JUNK = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.text(max_size=3), st.just([]), st.just({}), st.just([None]), st.just([[]])
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(ANY_EVENT, st.data())
+def test_damaged_fhir_raises_nothing_but_its_own_error(event: dict[str, Any], data: st.DataObject) -> None:
+    bundle = to_fhir(event)
+    path = data.draw(st.sampled_from(list(_places(bundle))))
+    _set(bundle, path, data.draw(JUNK))
+    try:
+        reading = read_fhir(bundle)
+    except MappingError as error:
+        assert error.issues
+    else:
+        assert reading.events or reading.errors
+
+
+@settings(max_examples=400, deadline=None)
+@given(ANY_EVENT, st.data())
+def test_a_damaged_event_raises_nothing_but_its_own_error(event: dict[str, Any], data: st.DataObject) -> None:
+    damaged = copy.deepcopy(event)
+    path = data.draw(st.sampled_from(list(_places(damaged))))
+    _set(damaged, path, data.draw(JUNK))
+    try:
+        load_event(damaged)
+    except MappingError as error:
+        assert all(issue.path and issue.rule and issue.message for issue in error.issues)
+
+
+@settings(max_examples=100, deadline=None)
+@given(ANY_EVENT, st.text(min_size=1, max_size=5))
+def test_foreign_content_is_residue_and_never_a_value(event: dict[str, Any], word: str) -> None:
+    bundle = to_fhir(event)
+    foreign = {"url": "http://other.invalid/x", "valueString": word}
+    for entry in bundle["entry"]:
+        entry["resource"].setdefault("extension", []).append(dict(foreign))
+        entry["resource"]["language"] = "en"
+    assert from_fhir(bundle) == [event]
+
+
+@example("refill")
+@example("dose-change")
+@example("device")
+@given(st.sampled_from(EVENT_TYPES))
+@settings(max_examples=3)
+def test_an_unknown_modifier_extension_refuses_the_whole(type: str) -> None:
+    bundle = to_fhir(SAMPLES[type])
+    bundle["entry"][-2]["resource"]["modifierExtension"] = [{"url": "http://other.invalid/not", "valueBoolean": True}]
+    reading = read_fhir(bundle)
+    assert "modifier-extension" in {issue.rule for issue in reading.errors}
+
+
+SAMPLES: dict[str, dict[str, Any]] = {}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _samples() -> None:
+    patient = {"system": "http://hospital.invalid/mrn", "value": "MRN001"}
+    shared = {"source": "clinic-a", "patient": patient, "occurred_at": "2025-02-03T12:00:00-06:00"}
+    strength = {"value": 500, "unit": "ug/mL"}
+    SAMPLES["device"] = load_event({"type": "device", "id": "D-1", "kind": "pump", "serial": "NGP1", **shared})
+    drug = {"concentration": strength, "lot": "A1", "expires_on": "2027-09-30"}
+    full = {"value": 20, "unit": "mL"}
+    pump = {"pump": "NGP1"}
+    SAMPLES["refill"] = load_event(
+        {"type": "refill", "id": "R-1", "drug": drug, "volume_instilled": full, **shared, **pump}
+    )
+    after = {"mode": "simple", "daily_dose": {"value": 100, "unit": "ug/d"}, "concentration": strength}
+    SAMPLES["dose-change"] = load_event({"type": "dose-change", "id": "P-1", "after": after, **shared, **pump})
