@@ -182,6 +182,16 @@ def timeline(c: Connection, tenant_id: int, pump: str) -> list[StoredEvent]:
     return [_stored(row) for row in c.execute(query)]
 
 
+def current(
+    c: Connection, tenant_id: int, *, pump: str, type: str | None = None, limit: int = 100
+) -> list[StoredEvent]:
+    """Current versions about a pump that are not retracted, as they happened."""
+    query = _current(tenant_id).where(events.c.pump == pump, events.c.status == "final")
+    if type is not None:
+        query = query.where(events.c.type == type)
+    return [_stored(row) for row in c.execute(query.order_by(events.c.occurred_utc).limit(limit))]
+
+
 def pumps(c: Connection, tenant_id: int, *, limit: int, after: str = "") -> list[str]:
     """The serials of the pumps that current versions name, in text order, after `after`."""
     query = (

@@ -1,0 +1,201 @@
+"""How bodies look in /openapi.json: JSON Schemas, those of events derived from the marshmallow schemas."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from marshmallow import Schema
+
+from mappings import fields
+from mappings.event import MAPPINGS
+from service.intake import OUTCOMES
+from service.problems import PROBLEM_JSON
+from service.store.deliveries import STATUSES
+from service.web import NDJSON
+
+Json = Any
+JSON = "application/json"
+
+
+def json_schema(schema: Schema) -> Json:
+    """The JSON Schema of what a marshmallow schema of ours loads."""
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": [name for name, field in schema.fields.items() if field.required],
+        "properties": {name: _field(field) for name, field in schema.fields.items()},
+    }
+
+
+def _field(field: Any) -> Json:
+    """The JSON Schema of one of the strict fields; an unknown kind of field is a bug here."""
+    match field:
+        case fields.Line():
+            length = {"type": "string", "maxLength": field.most}
+            return length | ({"description": field.words} if field.words else {})
+        case fields.Prose():
+            return {"type": "string"}
+        case fields.Code():
+            return {"type": "string", "enum": list(field.choices)}
+        case fields.Flag():
+            return {"type": "boolean"}
+        case fields.Count():
+            return {"type": "integer", "minimum": 1, "maximum": field.most}
+        case fields.Moment():
+            return {"type": "string", "format": "date-time", "description": "ISO 8601 with offset"}
+        case fields.Day():
+            return {"type": "string", "description": "YYYY-MM-DD"}
+        case fields.Quantity():
+            return _quantity(field)
+        case fields.Part():
+            inner = json_schema(field.schema)
+            return {"type": "array", "items": inner, "minItems": 1} if field.many else inner
+        case fields.Words():
+            return {"type": "array", "items": {"type": "string", "enum": list(field.choices)}}
+    return _by_words(field)
+
+
+def _by_words(field: Any) -> Json:
+    """A field of one type of event alone, such as a clock time: text with a rule of its own."""
+    return {"type": "string", "description": type(field).__doc__ or ""}
+
+
+def _quantity(field: fields.Quantity) -> Json:
+    lowest = "exclusiveMinimum" if field.above_zero else "minimum"
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["value", "unit"],
+        "properties": {
+            "value": {"type": "number", lowest: 0, "description": "kept digit for digit"},
+            "unit": {"type": "string", "enum": list(field.units), "description": "UCUM; mcg is read as ug"},
+        },
+    }
+
+
+def _object(required: str, **properties: Json) -> Json:
+    return {"type": "object", "required": required.split(), "properties": properties}
+
+
+def _list_of(name: str) -> Json:
+    return {"type": "array", "items": ref(name)}
+
+
+def ref(name: str) -> Json:
+    """A reference to one of `COMPONENTS`."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+FIELD_TYPES = {
+    fields.Line: "string",
+    fields.Prose: "string",
+    fields.Code: "string",
+    fields.Moment: "string",
+    fields.Day: "string",
+    fields.Flag: "boolean",
+    fields.Count: "integer",
+    fields.Part: "object",
+}
+"""What our fields are called in the schemas that flask-smorest describes by itself."""
+
+TEXT: Json = {"type": "string"}
+MAYBE: Json = {"type": ["string", "null"]}
+NUMBER: Json = {"type": "integer"}
+EVENT_NAMES = {kind: f"{kind.title().replace('-', '')}Event" for kind in MAPPINGS}
+
+COMPONENTS: dict[str, Json] = {
+    **{EVENT_NAMES[kind]: json_schema(mapping.SCHEMA) for kind, mapping in MAPPINGS.items()},
+    "Event": {
+        "oneOf": [ref(name) for name in EVENT_NAMES.values()],
+        "discriminator": {
+            "propertyName": "type",
+            "mapping": {kind: ref(name)["$ref"] for kind, name in EVENT_NAMES.items()},
+        },
+    },
+    "Issue": _object("path rule message", path=TEXT, rule=TEXT, message=TEXT),
+    "Problem": _object(
+        "type title status detail errors",
+        type=TEXT,
+        title=TEXT,
+        status=NUMBER,
+        detail=TEXT,
+        errors=_list_of("Issue"),
+    ),
+    "Result": _object(
+        "source id outcome issues deliveries",
+        source=MAYBE,
+        id=MAYBE,
+        outcome={"type": "string", "enum": list(OUTCOMES)},
+        issues=_list_of("Issue"),
+        deliveries={"type": "array", "items": _object("id endpoint status")},
+    ),
+    "EventPage": _object("events next_cursor", events=_list_of("Event"), next_cursor=MAYBE),
+    "Record": _object(
+        "event versions",
+        event=ref("Event"),
+        versions={
+            "type": "array",
+            "items": _object(
+                "version status received_at origin event deliveries",
+                version=NUMBER,
+                status=TEXT,
+                received_at=TEXT,
+                origin=MAYBE,
+                event=ref("Event"),
+                deliveries=_list_of("Delivery"),
+            ),
+        },
+    ),
+    "Pump": {"type": "object", "description": "the state of one pump, folded from its events"},
+    "PumpPage": _object("pumps next_cursor", pumps=_list_of("Pump"), next_cursor=MAYBE),
+    "Resource": {"type": "object", "description": "a FHIR R4 resource or Bundle"},
+    "Reading": _object("events notes", events=_list_of("Event"), notes=_list_of("Issue")),
+    "Endpoint": _object(
+        "name url enabled options created_at read_until",
+        name=TEXT,
+        url=TEXT,
+        enabled={"type": "boolean"},
+        options={"type": "object"},
+        created_at=TEXT,
+        read_until=MAYBE,
+    ),
+    "EndpointList": _object("endpoints", endpoints=_list_of("Endpoint")),
+    "Delivery": _object(
+        "id endpoint status attempts reason",
+        id=NUMBER,
+        endpoint=TEXT,
+        event=_object("source id version", source=TEXT, id=TEXT, version=NUMBER),
+        status={"type": "string", "enum": list(STATUSES)},
+        attempts=NUMBER,
+        next_try_at=TEXT,
+        last_status={"type": ["integer", "null"]},
+        reason=MAYBE,
+    ),
+    "DeliveryPage": _object("deliveries next_cursor", deliveries=_list_of("Delivery"), next_cursor=MAYBE),
+}
+
+
+def answers(*statuses: int, ok: str, status: int = 200, types: tuple[str, ...] = (JSON,)) -> Json:
+    """The `responses` of an operation: component `ok`, and a problem for each of `statuses` and 401."""
+    made: Json = {str(status): _response("done", ok, types)}
+    for refused in sorted({401, *statuses}):
+        made[str(refused)] = _response("refused", "Problem", (PROBLEM_JSON,))
+    return made
+
+
+def _response(words: str, name: str, types: tuple[str, ...]) -> Json:
+    return {"description": words, "content": {type: {"schema": ref(name)} for type in types}}
+
+
+def events_body() -> Json:
+    """The `requestBody` that takes one event, an array, or NDJSON."""
+    one_or_many = {"oneOf": [ref("Event"), _list_of("Event")]}
+    return {
+        "required": True,
+        "content": {JSON: {"schema": one_or_many}, NDJSON: {"schema": ref("Event")}},
+    }
+
+
+def body(name: str, *types: str) -> Json:
+    """The `requestBody` of one component."""
+    return {"required": True, "content": {type: {"schema": ref(name)} for type in types or (JSON,)}}

@@ -1,0 +1,162 @@
+"""/api/v1/endpoints: the EHRs that events are sent to and read from."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+from flask import Response
+
+from mappings.envelope import Strictly
+from mappings.fields import Count, Flag, Line, Part, Strict, refuse
+from service.problems import Refused
+from service.store import audit, deliveries, endpoints
+from service.store.endpoints import Endpoint
+from service.store.times import stamp
+from service.web import Blueprint, answer, caller, services
+
+from . import described
+
+Json = Any
+blueprint = Blueprint(
+    "endpoints", __name__, url_prefix="/api/v1/endpoints", description="The EHRs of this service"
+)
+
+_HEADER = re.compile(r"[A-Za-z0-9-]{1,100}")
+_HEADER_VALUE = re.compile(r"[\x20-\x7e]{0,4000}")
+
+
+class Headers(Strict):
+    """HTTP headers sent with each request to the EHR, e.g. Authorization; never shown again."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> dict[str, str]:
+        if not isinstance(value, dict):
+            raise refuse("type", "must be an object of header names and values")
+        for name, text in value.items():
+            if not _HEADER.fullmatch(name) or not isinstance(text, str) or not _HEADER_VALUE.fullmatch(text):
+                raise refuse("format", "needs header names, each with one line of printable ASCII")
+        return value
+
+
+class BaseUrl(Line):
+    """The address of a FHIR server, to which types and ids are appended."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        url = super()._deserialize(value, attr, data, **kwargs)
+        try:
+            parts = urlsplit(url)
+            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable or parts.username or parts.password or parts.query or parts.fragment:
+            raise refuse("format", "must be the http(s) base URL of a FHIR server, without user, query or #")
+        return url
+
+
+class Options(Strictly):
+    """How an EHR is treated."""
+
+    create_missing_patients = Flag(metadata={"description": "for test servers only"})
+    poll_seconds = Count(most=86_400)
+    overlap_seconds = Count(most=86_400)
+    headers = Headers()
+
+
+class NewEndpoint(Strictly):
+    """An EHR to add."""
+
+    name = Line(
+        required=True,
+        pattern=r"[a-z0-9-]{1,40}",
+        words="must match [a-z0-9-]{1,40}: it names the source of what this EHR writes",
+    )
+    url = BaseUrl(required=True, most=2000)
+    options = Part(Options())
+
+
+def shown(endpoint: Endpoint) -> Json:
+    """An endpoint as JSON; of its headers only the names."""
+    return {
+        "name": endpoint.name,
+        "url": endpoint.url,
+        "enabled": endpoint.enabled,
+        "options": endpoint.options | {"headers": dict.fromkeys(endpoint.options["headers"], "(set)")},
+        "created_at": endpoint.created_at,
+        "read_until": endpoint.cursor,
+    }
+
+
+@blueprint.route("", methods=["GET"])
+@blueprint.doc(responses=described.answers(ok="EndpointList"))
+def list_endpoints() -> Response:
+    """Every EHR, by name."""
+    with services().store.read() as c:
+        found = endpoints.every(c, caller().tenant_id)
+    return answer({"endpoints": [shown(endpoint) for endpoint in found]})
+
+
+@blueprint.route("", methods=["POST"])
+@blueprint.arguments(NewEndpoint())
+@blueprint.doc(responses=described.answers(400, 409, 413, 415, 422, ok="Endpoint", status=201))
+def add_endpoint(new: Json) -> Response:
+    """Add an EHR; events accepted from now on are sent to it."""
+    made, who = services(), caller()
+    now = made.clock()
+    with made.store.write() as c:
+        if endpoints.find(c, who.tenant_id, new["name"]) is not None:
+            raise Refused(409, "an endpoint has this name already", rule="name-taken", path="name")
+        added = endpoints.add(c, who.tenant_id, new["name"], new["url"], new.get("options", {}), now=now)
+        audit.write(
+            c, who.tenant_id, at=stamp(now), actor=who.name, action="add", subject=f"endpoint/{added.name}"
+        )
+    return answer(shown(added), 201)
+
+
+@blueprint.route("/<name>", methods=["GET"])
+@blueprint.doc(responses=described.answers(404, ok="Endpoint"))
+def get_endpoint(name: str) -> Response:
+    """One EHR."""
+    with services().store.read() as c:
+        found = endpoints.find(c, caller().tenant_id, name)
+    if found is None:
+        raise Refused(404, "no endpoint has this name")
+    return answer(shown(found))
+
+
+@blueprint.route("/<name>/pause", methods=["POST"])
+@blueprint.doc(responses=described.answers(404, ok="Endpoint"))
+def pause_endpoint(name: str) -> Response:
+    """Stop sending to and reading from an EHR; what is accepted meanwhile is sent after `resume`."""
+    return _switch(name, enabled=False)
+
+
+@blueprint.route("/<name>/resume", methods=["POST"])
+@blueprint.doc(responses=described.answers(404, ok="Endpoint"))
+def resume_endpoint(name: str) -> Response:
+    """Send to and read from an EHR again, beginning with what it missed."""
+    return _switch(name, enabled=True)
+
+
+def _switch(name: str, *, enabled: bool) -> Response:
+    made, who = services(), caller()
+    now = made.clock()
+    with made.store.write() as c:
+        found = endpoints.find(c, who.tenant_id, name)
+        if found is None:
+            raise Refused(404, "no endpoint has this name")
+        if found.enabled != enabled:
+            endpoints.set_enabled(c, found.id, enabled)
+            missed = deliveries.catch_up(c, found, now=now) if enabled else 0
+            audit.write(
+                c,
+                who.tenant_id,
+                at=stamp(now),
+                actor=who.name,
+                action="resume" if enabled else "pause",
+                subject=f"endpoint/{name}",
+                detail=f"{missed} deliveries added" if enabled else "",
+            )
+        found = endpoints.find(c, who.tenant_id, name)
+    assert found is not None
+    return answer(shown(found))

@@ -1,0 +1,70 @@
+"""/api/v1/pumps: what each pump holds and runs, folded from its events, now or at any moment."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from flask import Response
+from marshmallow import Schema, fields, validate
+from sqlalchemy import Connection
+
+from mappings.fields import Moment, instant
+from service.problems import Refused
+from service.pump.ledger import pump_state, to_json
+from service.store import events
+from service.web import Blueprint, answer, caller, services
+
+from . import described
+from .paging import cut, page
+
+Json = Any
+blueprint = Blueprint("pumps", __name__, url_prefix="/api/v1/pumps", description="Pumps as they are")
+
+
+class At(Schema):
+    """The moment that is asked for."""
+
+    at = Moment(metadata={"description": "the state at that time, with offset; now when left out"})
+
+
+class PumpQuery(At):
+    """A page of pumps."""
+
+    limit = fields.Integer(load_default=100, validate=validate.Range(1, 1000))
+    cursor = fields.String(load_default="", metadata={"description": "the serial to continue after"})
+
+
+def _moment(query: Json) -> datetime:
+    return instant(query["at"]) if "at" in query else services().clock()
+
+
+def _state(c: Connection, serial: str, at: datetime) -> Json:
+    found = [stored.event for stored in events.timeline(c, caller().tenant_id, serial)]
+    return to_json(pump_state(found, at)) if found else None
+
+
+@blueprint.route("", methods=["GET"])
+@blueprint.arguments(PumpQuery(), location="query")
+@blueprint.doc(responses=described.answers(422, ok="PumpPage"))
+def list_pumps(query: Json) -> Response:
+    """The pumps that the ledger names, by serial number."""
+    at = _moment(query)
+    with services().store.read() as c:
+        found = events.pumps(c, caller().tenant_id, limit=query["limit"] + 1, after=query["cursor"])
+        serials, last = cut(found, query["limit"])
+        states = [_state(c, serial, at) for serial in serials]
+    return answer(page("pumps", states, last))
+
+
+@blueprint.route("/<path:serial>", methods=["GET"])
+@blueprint.arguments(At(), location="query")
+@blueprint.doc(responses=described.answers(404, 422, ok="Pump"))
+def get_pump(query: Json, serial: str) -> Response:
+    """One pump."""
+    at = _moment(query)
+    with services().store.read() as c:
+        state = _state(c, serial, at)
+    if state is None:
+        raise Refused(404, "no event names a pump with this serial number")
+    return answer(state)

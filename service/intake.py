@@ -1,0 +1,173 @@
+"""How a sent event gets into the ledger: loaded, checked against what the ledger knows, and accepted.
+
+Events are independent: one that is refused never stops another. Several share a database transaction,
+and a result is given out only when that transaction is on the disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from itertools import islice
+from typing import Any
+
+from sqlalchemy import Connection
+
+from mappings import exact_json
+from mappings.event import Event, identity, is_retracted, load_event, pump_of
+from mappings.rows import Issue, MappingError
+from mappings.stream import capacity_issues
+
+from .store import deliveries, endpoints, events
+from .store.engine import Store
+from .store.events import Accepted, StoredEvent, content_hash
+from .store.keys import Caller
+
+Json = Any
+PER_TRANSACTION = 50
+OUTCOMES = ("accepted", "replayed", "corrected", "conflict", "rejected")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """One sent event: canonical, or the reasons why not; `source` and `id` as far as they can be read."""
+
+    source: str | None
+    id: str | None
+    event: Event | None
+    issues: tuple[Issue, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one sent event."""
+
+    source: str | None
+    id: str | None
+    outcome: str
+    seq: int | None = None
+    issues: tuple[Issue, ...] = ()
+    deliveries: tuple[Json, ...] = ()
+
+
+def load(raw: Json) -> Loaded:
+    """An event from parsed JSON."""
+    try:
+        event = load_event(raw)
+    except MappingError as error:
+        return Loaded(_name(raw, "source"), _name(raw, "id"), None, tuple(error.issues))
+    return Loaded(*identity(event), event)
+
+
+def load_line(line: bytes) -> Loaded:
+    """An event from one line of NDJSON."""
+    try:
+        return load(exact_json.loads(line))
+    except MappingError as error:
+        return Loaded(None, None, None, tuple(error.issues))
+
+
+def _name(raw: Json, key: str) -> str | None:
+    value = raw.get(key) if isinstance(raw, dict) else None
+    return value if isinstance(value, str) and len(value) <= 200 else None
+
+
+def take(
+    store: Store, caller: Caller, sent: Iterable[Loaded], *, clock: Callable[[], datetime]
+) -> Iterator[Result]:
+    """A result for each sent event, in order."""
+    waiting = iter(sent)
+    while batch := list(islice(waiting, PER_TRANSACTION)):
+        with store.write() as c:
+            targets = endpoints.every(c, caller.tenant_id)
+            results = [_take_one(c, caller, loaded, targets, clock()) for loaded in batch]
+        yield from results
+
+
+def _take_one(
+    c: Connection, caller: Caller, loaded: Loaded, targets: Sequence[endpoints.Endpoint], now: datetime
+) -> Result:
+    if loaded.event is None:
+        return Result(loaded.source, loaded.id, "rejected", issues=loaded.issues)
+    try:
+        done = admit(c, caller.tenant_id, loaded.event, received_at=now, actor=caller.name, endpoints=targets)
+    except MappingError as error:
+        return Result(loaded.source, loaded.id, "rejected", issues=tuple(error.issues))
+    if done.seq is None:
+        issue = Issue("version", "conflict", done.reason or "")
+        return Result(loaded.source, loaded.id, "conflict", issues=(issue,))
+    names = {endpoint.id: endpoint.name for endpoint in targets}
+    sending = tuple(
+        {"id": d.id, "endpoint": names[d.endpoint_id], "status": d.status}
+        for d in deliveries.of_event(c, done.seq)
+    )
+    return Result(loaded.source, loaded.id, done.outcome, done.seq, deliveries=sending)
+
+
+def admit(
+    c: Connection,
+    tenant_id: int,
+    event: Event,
+    *,
+    received_at: datetime,
+    actor: str,
+    endpoints: Sequence[endpoints.Endpoint],
+    origin: str | None = None,
+) -> Accepted:
+    """`store.events.accept`, after the checks against the ledger; raises `MappingError` (P4, R1)."""
+    if not is_retracted(event) and not _is_replay(c, tenant_id, event):
+        issues = ledger_issues(c, tenant_id, event)
+        if issues:
+            raise MappingError(issues)
+    return events.accept(
+        c, tenant_id, event, received_at=received_at, actor=actor, endpoints=endpoints, origin=origin
+    )
+
+
+def _is_replay(c: Connection, tenant_id: int, event: Event) -> bool:
+    hashed = content_hash(event)
+    return any(known == hashed for _, _, known in events.versions(c, tenant_id, *identity(event)))
+
+
+def ledger_issues(c: Connection, tenant_id: int, event: Event) -> list[Issue]:
+    """What contradicts the ledger: P4 another patient's pump, R1 more than its reservoir holds."""
+    pump = pump_of(event)
+    if pump is None:
+        return []
+    devices = [
+        known
+        for known in events.current(c, tenant_id, pump=pump, type="device")
+        if identity(known.event) != identity(event)
+    ]
+    found = _patient_issues(event, devices or _others(c, tenant_id, event, pump))
+    if event["type"] == "refill":
+        found.extend(capacity_issues(event, _capacity(devices)))
+    return found
+
+
+def _others(c: Connection, tenant_id: int, event: Event, pump: str) -> list[StoredEvent]:
+    """Of a pump without a device record, what else tells whose it is; a device record itself decides."""
+    if event["type"] == "device":
+        return []
+    known = events.current(c, tenant_id, pump=pump, limit=2)
+    return [other for other in known if identity(other.event) != identity(event)]
+
+
+def _patient_issues(event: Event, known: Sequence[StoredEvent]) -> list[Issue]:
+    """P4 (docs/clinical.md, "Rules"): a serial number belongs to one patient; who it is stays unsaid."""
+    if all(other.event["patient"] == event["patient"] for other in known):
+        return []
+    source, event_id = identity(next(o.event for o in known if o.event["patient"] != event["patient"]))
+    why = (
+        f"is not the patient that {source}/{event_id} records for this pump; "
+        "correct or retract the one that is wrong first"
+    )
+    return [Issue("patient", "P4", why)]
+
+
+def _capacity(devices: Sequence[StoredEvent]) -> Decimal | None:
+    """The reservoir of the pump, mL, as its latest device record says."""
+    said = [d.event["reservoir_capacity"]["value"] for d in devices if "reservoir_capacity" in d.event]
+    return said[-1] if said else None

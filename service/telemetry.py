@@ -1,0 +1,68 @@
+"""What the service tells about itself: JSON log lines and metrics, both without patient data.
+
+A log line holds ids of requests, routes (never addresses with values in them), counts and outcomes.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+Log = structlog.typing.FilteringBoundLogger
+
+
+def make_log(level: str = "info") -> Log:
+    """A logger that writes one JSON object a line to standard error."""
+    names = logging.getLevelNamesMapping()
+    made: Log = structlog.wrap_logger(
+        structlog.PrintLogger(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(names.get(level.upper(), logging.INFO)),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+    )
+    return made
+
+
+def where(error: BaseException) -> dict[str, Any]:
+    """The class of an error and the lines it passed: its message may hold a patient's data."""
+    frames = traceback.extract_tb(error.__traceback__)[-8:]
+    return {
+        "error": type(error).__name__,
+        "at": [f"{frame.filename.rsplit('/', 2)[-1]}:{frame.lineno} {frame.name}" for frame in frames],
+    }
+
+
+class Metrics:
+    """The counters of one application, in a registry of their own."""
+
+    def __init__(self, outcomes: Iterable[str]) -> None:
+        self.registry = CollectorRegistry()
+        self.events = Counter(
+            "itb_events", "Events received, by outcome", ["outcome"], registry=self.registry
+        )
+        for outcome in outcomes:
+            self.events.labels(outcome)  # a counter that is 0 is there from the start
+        self.requests = Histogram(
+            "itb_http_request_seconds",
+            "Requests answered, by route and status",
+            ["method", "route", "status"],
+            registry=self.registry,
+        )
+        self._deliveries = Gauge(
+            "itb_deliveries", "Deliveries to EHRs, by status", ["status"], registry=self.registry
+        )
+
+    def render(self, deliveries: Mapping[str, int]) -> bytes:
+        """The Prometheus text, with the number of deliveries as it is now."""
+        for status, count in deliveries.items():
+            self._deliveries.labels(status).set(count)
+        return generate_latest(self.registry)
