@@ -169,7 +169,7 @@ def read_fhir(content: Json, *, source: str = "fhir") -> Reading:
         told += 1
         try:
             event, _ = mapping.decode(resource, sources)
-            events.append(load_event(event))
+            events.append(_loaded(event, mapping))
         except MappingError as error:
             errors.extend(Issue(incoming.under(at, i.path), i.rule, i.message) for i in error.issues)
         except SHAPES:
@@ -177,6 +177,26 @@ def read_fhir(content: Json, *, source: str = "fhir") -> Reading:
     if not told and not errors:
         errors.append(incoming.not_ours(listed))
     return Reading(events, errors, notes)
+
+
+def _loaded(event: Json, mapping: Any) -> Event:
+    """`load_event`, its issues at the places in FHIR that the values came from."""
+    try:
+        return load_event(event)
+    except MappingError as error:
+        issues = [Issue(_place(i.path, mapping), i.rule, i.message) for i in error.issues]
+        raise MappingError(issues) from None
+
+
+def _place(path: str, mapping: Any) -> str:
+    """Where in FHIR the event's `path` stands: of the rows that hold it, the one that says it best."""
+    held = [
+        (len(inner + name), f"{resource}.{place}")
+        for resource, inner, rows in mapping.MAPPED
+        for name, place in rows.places()
+        if path == inner + name or path.startswith((f"{inner}{name}.", f"{inner}{name}["))
+    ]
+    return max(held)[1] if held else path
 
 
 SHAPES = (AttributeError, IndexError, KeyError, TypeError, ValueError)

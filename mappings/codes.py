@@ -82,7 +82,8 @@ def part(name: str, inner: str, value: str) -> Path:
 
 def property_of(code: str, value: str) -> Path:
     """The path of a Device.property of local type `code`."""
-    return at("", Step("property", ("type", local(code))), value)
+    steps = (Step("property", ("type", local(code))), *at(value).steps)
+    return Path(f"property[type={code}].{value}", steps)
 
 
 def table(pairs: dict[str, str]) -> Codec:

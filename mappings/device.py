@@ -46,7 +46,6 @@ class DeviceSchema(Recorded, Envelope):
 
 
 SCHEMA = DeviceSchema()
-DERIVED: frozenset[str] = frozenset()
 
 PUMP_ONLY = ("reservoir_capacity",)
 CATHETER_ONLY = ("implanted_length", "volume_per_length", "tip_level", "parent")
@@ -158,6 +157,16 @@ USE = Mapping(
     Row("verifier", extension("itb-verifier", "valueReference"), PERSON),
     Derived("device", lambda event: identity.own("Device", "device", device_key(event))),
 )
+
+
+MAPPED = (
+    ("Device", "", DEVICE["pump"]),
+    ("Device", "", DEVICE["catheter"]),
+    ("DeviceUseStatement", "", USE),
+)
+"""(resource, where its values stand in the event, mapping)."""
+DERIVED = frozenset({"type", "kind"})
+"""Fields that follow from which resource it is."""
 
 
 def encode(event: Event) -> list[Json]:

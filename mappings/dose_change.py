@@ -134,6 +134,14 @@ ORDER = Mapping(
 """The MedicationRequest but for the program's own rows and its place in the chain."""
 
 
+MAPPED = (
+    ("Procedure", "", SESSION),
+    ("MedicationRequest", "after.", program.PROGRAM),
+    ("Procedure.contained[0]", "before.", program.PROGRAM),
+)
+DERIVED = frozenset({"type"})
+
+
 def _offset(moment: str) -> str:
     return "+00:00" if moment.endswith("Z") else moment[-6:]
 

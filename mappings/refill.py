@@ -137,6 +137,10 @@ REFILL = Mapping(
 )
 
 
+MAPPED = (("MedicationAdministration", "", REFILL),)
+DERIVED = frozenset({"type"})
+
+
 def encode(event: Event) -> list[Json]:
     """The one MedicationAdministration of a refill."""
     return [REFILL.encode({"status": "final", **event})]

@@ -100,13 +100,10 @@ class Path:
     steps: tuple[Step, ...]
 
 
-def at(text: str, *rest: str | Step) -> Path:
-    """The path `text`, followed by further steps (a `Step`, or path text)."""
-    steps = list(parse(text)) if text else []
-    for more in rest:
-        steps.extend([more] if isinstance(more, Step) else parse(more))
-    shown = ".".join([text, *(m.element if isinstance(m, Step) else m for m in rest)]).strip(".")
-    return Path(shown, tuple(steps))
+def at(*parts: str) -> Path:
+    """The path of `parts` joined: `at("contained[id=fill]", "code.text")`."""
+    text = ".".join(part for part in parts if part)
+    return Path(text, parse(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +161,11 @@ class Mapping:
         ]
         self.always = [(a, parse(a.fhir)) for a in rows if isinstance(a, Always)]
         self.derived = [(d, _path(d.fhir)) for d in rows if isinstance(d, Derived)]
+
+    def places(self) -> list[tuple[str, str]]:
+        """(event path, FHIR path) of every value, as declared: the mapping's table."""
+        found = [(row.event, path.text) for row, _, path in self.rows]
+        return found + [(name, group.fhir[0]) for group, _, _ in self.groups for name in group.events]
 
     def encode(self, event: Json) -> Json:
         """The resource of this event; raises `MappingError`. `event` is left alone."""

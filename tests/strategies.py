@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from mappings import load_event
 
 LINE = st.text(
-    st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp", "Cn", "Co"]), min_size=1, max_size=20
+    st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp", "Cn", "Co"]),
+    min_size=1,
+    max_size=20,
 ).filter(lambda s: s == s.strip() and not any(c.isspace() and c != " " for c in s))
 PROSE = st.lists(LINE, min_size=1, max_size=3).map("\n".join)
 SERIAL = st.from_regex(r"[A-Z]{3}[0-9]{6}H", fullmatch=True)
@@ -48,7 +50,9 @@ def fields(required: dict[str, Any], optional: dict[str, Any]) -> st.SearchStrat
 
 
 BUSINESS_ID = fields({"system": SYSTEM, "value": LINE}, {})
-PERSON = st.one_of(BUSINESS_ID, fields({"name": LINE}, {}), fields({"system": SYSTEM, "value": LINE, "name": LINE}, {}))
+PERSON = st.one_of(
+    BUSINESS_ID, fields({"name": LINE}, {}), fields({"system": SYSTEM, "value": LINE, "name": LINE}, {})
+)
 SPAN = st.builds(lambda d, u: {"value": d, "unit": u}, decimals("1", "20"), st.sampled_from(["h", "min"]))
 BRIDGE = st.one_of(
     fields({"volume": quantity("mL", "0.1", "2")}, {"duration": SPAN, "ends_at": MOMENT}),
@@ -59,10 +63,22 @@ VERSION = st.integers(2, 99)
 
 
 def _envelope(type: str, *, pump: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    required = {"type": st.just(type), "source": SOURCE, "id": LINE, "patient": BUSINESS_ID, "occurred_at": MOMENT}
+    required = {
+        "type": st.just(type),
+        "source": SOURCE,
+        "id": LINE,
+        "patient": BUSINESS_ID,
+        "occurred_at": MOMENT,
+    }
     if pump:
         required["pump"] = SERIAL
-    return required, {"version": VERSION, "status": STATUS, "performer": PERSON, "verifier": PERSON, "note": PROSE}
+    return required, {
+        "version": VERSION,
+        "status": STATUS,
+        "performer": PERSON,
+        "verifier": PERSON,
+        "note": PROSE,
+    }
 
 
 @st.composite
@@ -111,7 +127,11 @@ def program(draw: st.DrawFn) -> dict[str, Any]:
 
 
 DRUG = fields(
-    {"concentration": quantity("ug/mL", "50", "4000"), "lot": LINE, "expires_on": st.one_of(DAY, DAY.map(lambda d: d[:7]))},
+    {
+        "concentration": quantity("ug/mL", "50", "4000"),
+        "lot": LINE,
+        "expires_on": st.one_of(DAY, DAY.map(lambda d: d[:7])),
+    },
     {
         "name": st.sampled_from(["baclofen", "Lioresal 2000 mcg/mL", "Gablofen"]),
         "ndc": st.sampled_from(["70121-2503-01", "66794-157-01"]),
@@ -133,7 +153,7 @@ def _refills() -> st.SearchStrategy[dict[str, Any]]:
     return fields(
         required | {"drug": DRUG, "volume_instilled": volume},
         optional
-        | {name: volume for name in ("volume_expected", "volume_removed", "volume_discarded", "low_alarm_volume")}
+        | dict.fromkeys(("volume_expected", "volume_removed", "volume_discarded", "low_alarm_volume"), volume)
         | {"alarm_on": DAY, "refill_by": DAY, "needle_passes": st.integers(1, 9), "started_at": MOMENT}
         | {"bridge": BRIDGE},
     ).map(_loaded)
@@ -145,7 +165,9 @@ def _devices() -> st.SearchStrategy[dict[str, Any]]:
         "manufacturer": LINE,
         "model": LINE,
         "lot": LINE,
-        "udi": fields({"di": LINE}, {"carrier": st.sampled_from(["(01)00812345678901(21)IP2", "+X1", "other"])}),
+        "udi": fields(
+            {"di": LINE}, {"carrier": st.sampled_from(["(01)00812345678901(21)IP2", "+X1", "other"])}
+        ),
         "device_status": st.sampled_from(["active", "inactive"]),
         "implanted_on": DAY,
         "explanted_on": DAY,
@@ -158,7 +180,10 @@ def _devices() -> st.SearchStrategy[dict[str, Any]]:
         required | {"kind": st.just("catheter")},
         optional
         | {"serial": SERIAL, "parent": SERIAL, "tip_level": LINE}
-        | {"implanted_length": quantity("cm", "1", "110"), "volume_per_length": quantity("mL/cm", "0.001", "0.01")},
+        | {
+            "implanted_length": quantity("cm", "1", "110"),
+            "volume_per_length": quantity("mL/cm", "0.001", "0.01"),
+        },
     )
     return st.one_of(pump, catheter).map(_loaded)
 
@@ -172,7 +197,10 @@ def _similar(event: dict[str, Any]) -> bool:
 def _dose_changes() -> st.SearchStrategy[dict[str, Any]]:
     required, optional = _envelope("dose-change", pump=True)
     return (
-        fields(required | {"after": program()}, optional | {"before": program(), "reason": PROSE, "bridge": BRIDGE})
+        fields(
+            required | {"after": program()},
+            optional | {"before": program(), "reason": PROSE, "bridge": BRIDGE},
+        )
         .filter(_similar)
         .map(_loaded)
     )

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from strategies import ANY_EVENT, EVENTS
+from mappings.validate import validate
 
 from mappings import EVENT_TYPES, MAPPINGS, MappingError, from_fhir, load_event, read_fhir, to_fhir
 from mappings.exact_json import dumps, loads
-from mappings.validate import validate
+from mappings.fields import Part
+from strategies import ANY_EVENT, EVENTS
 
 
 def test_every_type_has_a_strategy_and_a_module() -> None:
@@ -71,7 +72,14 @@ def _set(node: Any, path: tuple[Any, ...], value: Any) -> None:
 
 
 JUNK = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.text(max_size=3), st.just([]), st.just({}), st.just([None]), st.just([[]])
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.text(max_size=3),
+    st.just([]),
+    st.just({}),
+    st.just([None]),
+    st.just([[]]),
 )
 
 
@@ -119,7 +127,9 @@ def test_foreign_content_is_residue_and_never_a_value(event: dict[str, Any], wor
 @settings(max_examples=3)
 def test_an_unknown_modifier_extension_refuses_the_whole(type: str) -> None:
     bundle = to_fhir(SAMPLES[type])
-    bundle["entry"][-2]["resource"]["modifierExtension"] = [{"url": "http://other.invalid/not", "valueBoolean": True}]
+    bundle["entry"][-2]["resource"]["modifierExtension"] = [
+        {"url": "http://other.invalid/not", "valueBoolean": True}
+    ]
     reading = read_fhir(bundle)
     assert "modifier-extension" in {issue.rule for issue in reading.errors}
 
@@ -132,7 +142,9 @@ def _samples() -> None:
     patient = {"system": "http://hospital.invalid/mrn", "value": "MRN001"}
     shared = {"source": "clinic-a", "patient": patient, "occurred_at": "2025-02-03T12:00:00-06:00"}
     strength = {"value": 500, "unit": "ug/mL"}
-    SAMPLES["device"] = load_event({"type": "device", "id": "D-1", "kind": "pump", "serial": "NGP1", **shared})
+    SAMPLES["device"] = load_event(
+        {"type": "device", "id": "D-1", "kind": "pump", "serial": "NGP1", **shared}
+    )
     drug = {"concentration": strength, "lot": "A1", "expires_on": "2027-09-30"}
     full = {"value": 20, "unit": "mL"}
     pump = {"pump": "NGP1"}
@@ -140,4 +152,26 @@ def _samples() -> None:
         {"type": "refill", "id": "R-1", "drug": drug, "volume_instilled": full, **shared, **pump}
     )
     after = {"mode": "simple", "daily_dose": {"value": 100, "unit": "ug/d"}, "concentration": strength}
-    SAMPLES["dose-change"] = load_event({"type": "dose-change", "id": "P-1", "after": after, **shared, **pump})
+    SAMPLES["dose-change"] = load_event(
+        {"type": "dose-change", "id": "P-1", "after": after, **shared, **pump}
+    )
+
+
+def _leaves(schema: Any, path: str = "") -> Iterator[str]:
+    for name, field in schema.load_fields.items():
+        yield from _leaves(field.schema, f"{path}{name}.") if isinstance(field, Part) else [f"{path}{name}"]
+
+
+@pytest.mark.parametrize("type", EVENT_TYPES)
+def test_every_schema_field_has_a_row_and_no_two_rows_share_a_place(type: str) -> None:
+    mapping = MAPPINGS[type]
+    rows = [
+        (inner + name, resource, place) for resource, inner, m in mapping.MAPPED for name, place in m.places()
+    ]
+    held = {path for path, _, _ in rows}
+    for leaf in _leaves(mapping.SCHEMA):
+        holders = {leaf} | {leaf[:at] for at, char in enumerate(leaf) if char == "."}
+        assert leaf in mapping.DERIVED or holders & held, f"{leaf} has no row"
+    for resource, _, m in mapping.MAPPED:
+        one_each = [path.text for _, _, path in m.rows]
+        assert len(one_each) == len(set(one_each)), resource
