@@ -14,7 +14,7 @@ from .codes import UDI_ISSUERS, definition, extension, local, property_of, sid
 from .envelope import SERIAL, SERIAL_WORDS, Envelope, Event, Recorded, Strictly, in_order, is_retracted
 from .fields import Code, Day, Line, Part, Quantity
 from .rows import Always, Codec, Derived, Group, Issue, Json, Mapping, MappingError, Refused, Row
-from .shared_rows import SUBJECT, VERSION, key, profile
+from .shared_rows import SUBJECT, VERSION, key
 from .sources import Sources
 from .values import CM, ML, ML_PER_CM, PATIENT, PERSON, PUMP, ucum
 
@@ -112,7 +112,6 @@ def _mapping(kind: str) -> Mapping:
     code = f"itb-{kind}"
     return Mapping(
         Always("resourceType", "Device"),
-        profile(code),
         VERSION,
         Derived(f"identifier[system={sid('device')}].value", device_key, strict=True),
         key("device-event"),

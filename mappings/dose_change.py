@@ -27,7 +27,7 @@ from .envelope import BRIDGE, Event, PumpEnvelope, Recorded, is_retracted, occur
 from .fields import Part, Prose
 from .limits import LIMITS, Limits
 from .rows import MISSING, Always, Derived, Group, Issue, Json, Mapping, MappingError, Row, copy, take
-from .shared_rows import STATUS, SUBJECT, VERSION, key, profile
+from .shared_rows import STATUS, SUBJECT, VERSION, key
 from .sources import Sources
 from .values import ML, PATIENT, PERFORMERS, PERSON, PUMP, TIME_SPAN, UG, shown, shown_quantity, ucum
 
@@ -89,7 +89,6 @@ def _mode(side: str) -> Any:
 
 SESSION = Mapping(
     Always("resourceType", "Procedure"),
-    profile("itb-programming-session"),
     VERSION,
     Row("bridge.volume", part("itb-bridge", "volume", "valueQuantity"), ML),
     Row("bridge.duration", part("itb-bridge", "duration", "valueDuration"), TIME_SPAN),
@@ -122,7 +121,6 @@ PROGRAM_BEFORE = part(DETAIL, "programBefore", "valueReference").steps
 
 ORDER = Mapping(
     Always("resourceType", "MedicationRequest"),
-    profile("itb-therapy-order"),
     key("program"),
     Always("intent", "order"),
     SUBJECT,
@@ -231,10 +229,8 @@ def _administration(event: Event, kind: str, status: str, mode: str) -> Json:
     """What segment and bolus share."""
     value = _event_key(event)
     pump = identity.own("Device", "device", event["pump"])
-    profile_of = {"segment": "itb-infusion-segment", "bolus": "itb-bolus"}
     return {
         "resourceType": "MedicationAdministration",
-        "meta": {"profile": [definition(profile_of[kind])]},
         "extension": [{"url": definition("itb-infusion-mode"), "valueCodeableConcept": local(mode)}],
         "identifier": [{"system": sid(kind), "value": value}],
         "status": status,

@@ -14,7 +14,7 @@ from .codes import BACLOFEN, NDC, definition, extension, local, part
 from .envelope import BRIDGE, Event, PumpEnvelope, Recorded, Strictly, in_order
 from .fields import Count, Day, Flag, Line, Moment, Part, Quantity
 from .rows import Always, Codec, Derived, Group, Issue, Json, Mapping, Refused, Row, at
-from .shared_rows import STATUS, SUBJECT, VERSION, key, profile
+from .shared_rows import STATUS, SUBJECT, VERSION, key
 from .sources import Sources
 from .values import ML, PERFORMERS, PUMP, TIME_SPAN, UG_PER_ML, shown
 
@@ -96,7 +96,6 @@ FILL = "contained[id=fill]"
 
 REFILL = Mapping(
     Always("resourceType", "MedicationAdministration"),
-    profile("itb-refill"),
     Always(f"{FILL}.resourceType", "Medication"),
     Row("drug.name", f"{FILL}.code.text"),
     Row("drug.ndc", f"{FILL}.code.coding[system={NDC}].code"),

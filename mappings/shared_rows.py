@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .codes import definition, extension, sid, table
+from .codes import extension, sid, table
 from .identity import business_value, split_value
-from .rows import Always, Codec, Group, Json, Refused, Row
+from .rows import Codec, Group, Json, Refused, Row
 from .values import PATIENT
 
 STATUS = table({"final": "completed", "entered-in-error": "entered-in-error"})
@@ -27,11 +27,6 @@ def key(kind: str) -> Group:
         (path,),
         Codec(lambda key: {path: business_value(key["source"], key["id"])}, read),
     )
-
-
-def profile(name: str) -> Always:
-    """The profile our resource claims; a server may drop it, so it is not demanded on the way back."""
-    return Always("meta.profile", [definition(name)], strict=False)
 
 
 SUBJECT = Row("patient", "subject", PATIENT, required=True)
