@@ -220,5 +220,13 @@ def _prepared(entry: incoming.Entry, source: str, errors: list[Issue], notes: li
         return None
 
 
+def is_telling(resource: Json) -> bool:
+    """True for a resource that tells an event of ours, by code or profile."""
+    try:
+        return _mapping_of(resource) is not None
+    except SHAPES:
+        return False
+
+
 def _mapping_of(resource: Json) -> Any:
     return next((m for m in MAPPINGS.values() if m.is_primary(resource)), None)

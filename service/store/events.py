@@ -192,6 +192,15 @@ def current(
     return [_stored(row) for row in c.execute(query.order_by(events.c.occurred_utc).limit(limit))]
 
 
+def knows_patient(c: Connection, tenant_id: int, system: str, value: str) -> bool:
+    """Whether any event names this patient."""
+    named = (events.c.patient_system == system, events.c.patient_value == value)
+    return (
+        c.execute(select(events.c.seq).where(events.c.tenant_id == tenant_id, *named).limit(1)).first()
+        is not None
+    )
+
+
 def pumps(c: Connection, tenant_id: int, *, limit: int, after: str = "") -> list[str]:
     """The serials of the pumps that current versions name, in text order, after `after`."""
     query = (

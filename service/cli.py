@@ -1,0 +1,312 @@
+"""`itb`: parse arguments, call, print. Every command's work is done elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any, BinaryIO
+
+import click
+
+from mappings import Issue
+from mappings.exact_json import dumps, lines
+
+from . import conversion
+from .intake import Loaded, load_line, take
+from .progress import counted
+from .settings import Settings, SettingsError, from_environment
+
+TENANT = 1
+"""The one tenant there is so far; the first migration makes it."""
+
+
+def now() -> datetime:
+    """The clock of the command line."""
+    return datetime.now(UTC)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="itb-fhir")
+def main() -> None:
+    """Intrathecal baclofen pump records to and from FHIR R4, in step with hospital EHRs.
+
+    Not a medical device: it transfers, stores, converts and shows. Settings come from the environment
+    (ITB_DATABASE_URL and others: see the README).
+    """
+
+
+def settings() -> Settings:
+    """The settings, or a usage error that names the bad variable."""
+    try:
+        return from_environment(os.environ)
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def opened() -> Any:
+    """The migrated store of the settings."""
+    from .store.engine import Store, StoreError, migrate
+
+    try:
+        store = Store(settings().database_url)
+        migrate(store)
+        return store
+    except StoreError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def said(line: int, issues: Iterable[Issue]) -> None:
+    """`line N: path: rule: message` on standard error."""
+    for issue in issues:
+        click.echo(f"line {line}: {issue.path}: {issue.rule}: {issue.message}", err=True)
+
+
+# --- convert --------------------------------------------------------------------------------------------
+
+
+@main.group()
+def convert() -> None:
+    """Convert between events and FHIR: NDJSON in, NDJSON out, in constant memory."""
+
+
+@convert.command("to-fhir")
+@click.argument("file", type=click.File("rb", lazy=False), default="-")
+def convert_to_fhir(file: BinaryIO) -> None:
+    """Events (a line each) to FHIR transaction Bundles (a line each).
+
+    Each pump's current program is carried forward, so that a dose change closes the one before it.
+    A bad line goes to standard error, the others go on, and the exit status is 1.
+    """
+    _convert(conversion.to_fhir(counted(file)))
+
+
+@convert.command("from-fhir")
+@click.argument("file", type=click.File("rb", lazy=False), default="-")
+@click.option("--source", default="fhir", show_default=True, help="source of records that were not ours")
+def convert_from_fhir(file: BinaryIO, source: str) -> None:
+    """FHIR Bundles or resources (a line each) to events (a line each)."""
+    _convert(conversion.from_fhir(counted(file), source))
+
+
+def _convert(results: Iterator[conversion.Converted]) -> None:
+    failed = False
+    out = sys.stdout.buffer
+    for result in results:
+        for line in result.out:
+            out.write(line)
+            out.write(b"\n")
+        said(result.line, [*result.errors, *result.notes])
+        failed = failed or bool(result.errors)
+    out.flush()
+    sys.exit(1 if failed else 0)
+
+
+# --- fixtures -------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.option("--pumps", type=click.IntRange(1), default=10, show_default=True)
+@click.option("--years", type=click.IntRange(1, 50), default=1, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+def fixtures(pumps: int, years: int, seed: int) -> None:
+    """Write the events of a made-up clinic as NDJSON: the same seed, the same bytes."""
+    from .synthetic import clinic
+
+    out = sys.stdout.buffer
+    for event in clinic(pumps, years, seed):
+        out.write(dumps(event))
+        out.write(b"\n")
+
+
+# --- keys and endpoints ---------------------------------------------------------------------------------
+
+
+@main.group()
+def keys() -> None:
+    """API keys of the callers of this service."""
+
+
+@keys.command("add")
+@click.argument("name")
+def keys_add(name: str) -> None:
+    """Make a key for NAME and print it once; only its hash is kept."""
+    from .store import keys as store_keys
+
+    with opened().write() as c:
+        click.echo(store_keys.add(c, TENANT, name, now=now()))
+
+
+@keys.command("list")
+def keys_list() -> None:
+    """The names of the keys."""
+    from .store import keys as store_keys
+
+    with opened().read() as c:
+        for row in store_keys.every(c, TENANT):
+            click.echo(f"{row.name}\tmade {row.created_at}\t{row.revoked_at or 'live'}")
+
+
+@keys.command("revoke")
+@click.argument("name")
+def keys_revoke(name: str) -> None:
+    """End every key of NAME."""
+    from .store import keys as store_keys
+
+    with opened().write() as c:
+        click.echo(f"{store_keys.revoke(c, TENANT, name, now=now())} revoked")
+
+
+@main.group()
+def endpoints() -> None:
+    """The EHR servers that the ledger is kept in step with."""
+
+
+@endpoints.command("add")
+@click.argument("name")
+@click.argument("url")
+@click.option(
+    "--create-missing-patients", is_flag=True, help="for test servers only: an EHR owns its patients"
+)
+@click.option("--poll-seconds", type=click.IntRange(1), help="how often to read what changed there")
+@click.option("--header", multiple=True, metavar="NAME:VALUE", help="sent with every request")
+def endpoints_add(
+    name: str, url: str, create_missing_patients: bool, poll_seconds: int | None, header: tuple[str, ...]
+) -> None:
+    """Add the FHIR R4 server at base URL under NAME; everything in the ledger will be delivered there."""
+    from .store import deliveries
+    from .store import endpoints as store_endpoints
+
+    options: dict[str, Any] = {"create_missing_patients": create_missing_patients}
+    if poll_seconds is not None:
+        options["poll_seconds"] = poll_seconds
+    if header:
+        options["headers"] = dict(_header(text) for text in header)
+    with opened().write() as c:
+        if store_endpoints.find(c, TENANT, name) is not None:
+            raise click.ClickException(f"there is an endpoint {name} already")
+        made = store_endpoints.add(c, TENANT, name, url, options, now=now())
+        pending = deliveries.catch_up(c, made, now=now())
+    click.echo(f"{made.name}\t{made.url}\t{pending} events to deliver")
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise click.UsageError(f"{text!r} is not NAME:VALUE")
+    return name.strip(), value.strip()
+
+
+@endpoints.command("list")
+def endpoints_list() -> None:
+    """The endpoints, their state, and up to when each was read."""
+    from .store import endpoints as store_endpoints
+
+    with opened().read() as c:
+        for one in store_endpoints.every(c, TENANT):
+            state = "enabled" if one.enabled else "paused"
+            click.echo(f"{one.name}\t{one.url}\t{state}\tread up to {one.cursor or '-'}")
+
+
+# --- import and export ----------------------------------------------------------------------------------
+
+
+@main.command("import")
+@click.argument("file", type=click.File("rb", lazy=False), default="-")
+def import_(file: BinaryIO) -> None:
+    """Take a file of events (NDJSON) into the ledger; a bad line is named, the others go on."""
+    from .store.keys import Caller
+
+    numbers: list[int] = []
+
+    def loaded() -> Iterator[Loaded]:
+        for number, line in lines(counted(file)):
+            numbers.append(number)
+            yield load_line(line)
+
+    counts: dict[str, int] = {}
+    for at, result in enumerate(take(opened(), Caller(TENANT, "cli"), loaded(), clock=now)):
+        counts[result.outcome] = counts.get(result.outcome, 0) + 1
+        said(numbers[at], result.issues)
+    click.echo(json.dumps(counts))
+    sys.exit(1 if counts.keys() & {"rejected", "conflict"} else 0)
+
+
+@main.command()
+@click.argument("file", type=click.File("wb", lazy=False), default="-")
+def export(file: BinaryIO) -> None:
+    """Write the current version of every event in the ledger as NDJSON, in the order of arrival."""
+    from .store import events
+
+    store, after = opened(), 0
+    while True:
+        with store.read() as c:
+            page = events.search(c, TENANT, limit=1000, after_seq=after)
+        if not page:
+            break
+        for stored in page:
+            file.write(dumps(stored.event) + b"\n")
+        after = page[-1].seq
+
+
+# --- running --------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("endpoint", required=False)
+def sync(endpoint: str | None) -> None:
+    """Bring ENDPOINT (or all of them) in step once: read what changed there, deliver what is pending."""
+    from .store import endpoints as store_endpoints
+    from .sync.worker import sync_once
+
+    store = opened()
+    with store.read() as c:
+        known = store_endpoints.every(c, TENANT)
+    chosen = [e for e in known if endpoint in (None, e.name)]
+    if not chosen:
+        raise click.ClickException(
+            f"there is no endpoint {endpoint}" if endpoint else "there is no endpoint yet"
+        )
+    failed = False
+    for one in chosen:
+        result = sync_once(store, one, now)
+        click.echo(f"{one.name}\t{result}")
+        failed = failed or not result.ok
+    sys.exit(1 if failed else 0)
+
+
+@main.command()
+@click.option("--host", help="address to listen on (default: ITB_HOST)")
+@click.option("--port", type=click.IntRange(0, 65535), help="port to listen on (default: ITB_PORT)")
+def serve(host: str | None, port: int | None) -> None:
+    """Serve the API, the FHIR facade and the documentation, and keep the EHRs in step."""
+    from .server import run
+
+    chosen = settings()
+    run(chosen, host or chosen.host, chosen.port if port is None else port)
+
+
+@main.command()
+def worker() -> None:
+    """Only keep the EHRs in step, without HTTP; until Ctrl-C."""
+    from .server import run_worker
+
+    run_worker(opened())
+
+
+@main.command()
+def doctor() -> None:
+    """Check settings, database, keys and each EHR; say what is wrong and what to do."""
+    from .doctor import checks
+
+    failed = False
+    for check in checks(settings(), now):
+        click.echo(f"{'ok  ' if check.ok else 'FAIL'}  {check.what}: {check.found}")
+        failed = failed or not check.ok
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

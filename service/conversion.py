@@ -1,0 +1,57 @@
+"""NDJSON in, NDJSON out: converts a stream line by line; a bad line is an error of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mappings.validate import validate
+
+from mappings import Issue, MappingError, load_event, read_fhir
+from mappings.exact_json import dumps, lines, loads
+from mappings.stream import Converter
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """What became of one line: output lines, the issues that stopped it (or part of it), and notes."""
+
+    line: int
+    out: tuple[bytes, ...]
+    errors: tuple[Issue, ...] = ()
+    notes: tuple[Issue, ...] = ()
+
+
+def to_fhir(stream: Iterable[bytes]) -> Iterator[Converted]:
+    """Events to transaction Bundles, each checked by the strict R4 validator before it leaves."""
+    converter = Converter()
+    for number, line in lines(stream):
+        try:
+            bundle = converter.to_fhir(load_event(loads(line)))
+            issues = validate(bundle)
+        except MappingError as error:
+            yield Converted(number, (), tuple(error.issues))
+            continue
+        yield Converted(number, () if issues else (dumps(bundle),), tuple(issues))
+
+
+def from_fhir(stream: Iterable[bytes], source: str) -> Iterator[Converted]:
+    """Resources or Bundles to events."""
+    for number, line in lines(stream):
+        try:
+            reading = read_fhir(loads(line), source=source)
+        except MappingError as error:
+            yield Converted(number, (), tuple(error.issues))
+            continue
+        out = tuple(dumps(event) for event in reading.events)
+        yield Converted(number, out, tuple(reading.errors), tuple(reading.notes))
+
+
+def events_of(stream: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
+    """(line, canonical event or the `MappingError` that refused it) of an NDJSON stream."""
+    for number, line in lines(stream):
+        try:
+            yield number, load_event(loads(line))
+        except MappingError as error:
+            yield number, error

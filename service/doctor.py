@@ -1,0 +1,57 @@
+"""`itb doctor`: is everything there that the service needs?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from .settings import Settings
+from .store import deliveries, endpoints, keys
+from .store.engine import Store, StoreError, is_migrated, migrate
+from .sync.ehr import EhrError, HttpEhr
+
+FHIR_VERSION = "4.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at."""
+
+    what: str
+    ok: bool
+    found: str
+
+
+def checks(settings: Settings, now: Callable[[], datetime], tenant_id: int = 1) -> Iterator[Check]:
+    """Every check, in the order in which one would mend things."""
+    try:
+        store = Store(settings.database_url)
+        migrate(store)
+    except StoreError as error:
+        yield Check("database", False, str(error))
+        return
+    with store.read() as c:
+        yield Check("database", is_migrated(c), "reachable, durable, at the newest schema")
+        live = [row for row in keys.every(c, tenant_id) if row.revoked_at is None]
+        known = endpoints.every(c, tenant_id)
+        held = deliveries.counts(c)
+    needed = settings.require_key
+    yield Check("keys", bool(live) or not needed, f"{len(live)} live" if live else "none: itb keys add NAME")
+    yield Check("endpoints", bool(known), f"{len(known)}" if known else "none: itb endpoints add NAME URL")
+    waiting = {status: held.get(status, 0) for status in ("pending", "failed", "parked")}
+    stuck = waiting["failed"] + waiting["parked"]
+    yield Check("deliveries", not stuck, ", ".join(f"{n} {status}" for status, n in waiting.items()))
+    for endpoint in known:
+        yield _check_ehr(endpoint)
+
+
+def _check_ehr(endpoint: endpoints.Endpoint) -> Check:
+    what = f"EHR {endpoint.name}"
+    try:
+        found = HttpEhr(endpoint.url, headers=endpoint.options.get("headers", {})).metadata()
+    except EhrError as error:
+        return Check(what, False, f"{endpoint.url}: {type(error).__name__}")
+    version = found.get("fhirVersion")
+    software = found.get("software", {}).get("name", "unnamed")
+    return Check(what, version == FHIR_VERSION, f"{endpoint.url}: {software}, FHIR {version}")

@@ -1,0 +1,74 @@
+"""`itb serve`: the web server (granian) and, in the same process, the runner that keeps the EHRs in step."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from datetime import UTC, datetime
+
+import click
+from flask import Flask
+from granian import Granian
+from granian.constants import Interfaces
+
+from .app import create_app
+from .settings import Settings, from_environment
+from .store.engine import Store, migrate
+from .sync.worker import Runner
+
+
+def now() -> datetime:
+    """The service's clock."""
+    return datetime.now(UTC)
+
+
+def wsgi() -> Flask:
+    """The application as a web server's worker process builds it, from its environment."""
+    return create_app(from_environment(os.environ), clock=now)
+
+
+def free_port(host: str) -> int:
+    """A port of `host` that nothing listens on."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as s:
+        s.bind((host, 0))
+        return int(s.getsockname()[1])
+
+
+def run(settings: Settings, host: str, port: int) -> None:
+    """Serve until a signal stops it; the database is migrated first."""
+    store = Store(settings.database_url)
+    migrate(store)
+    runner = Runner(store, now) if settings.worker else None
+    if runner is not None:
+        runner.start()
+    chosen = port or free_port(host)
+    click.echo(f"itb-fhir serves http://{host}:{chosen}/docs", err=True)
+    try:
+        Granian(
+            "service.server:wsgi",
+            factory=True,
+            interface=Interfaces.WSGI,
+            address=host,
+            port=chosen,
+            workers=1,
+            blocking_threads=4,
+            log_access=False,
+        ).serve()
+    finally:
+        if runner is not None:
+            runner.stop()
+        store.close()
+
+
+def run_worker(store: Store) -> None:
+    """Keep the EHRs in step until Ctrl-C or SIGTERM."""
+    stop = threading.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: stop.set())
+    runner = Runner(store, now)
+    runner.start()
+    stop.wait()
+    runner.stop()
+    store.close()

@@ -1,0 +1,236 @@
+"""The port to an EHR's FHIR R4 server, and the adapter over HTTP.
+
+EhrError
+├── Unreachable   nothing was sent
+├── Ambiguous     sent, and no answer that can be trusted: the outcome is unknown
+├── Stale         409 or 412: the resource is at another version, or a race was lost
+├── Throttled     429, 502, 503, 504: later (`retry_after_s`)
+├── Missing       404 or 410
+├── Unauthorized  401 or 403
+└── Refused       any other refusal, with the server's reasons
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import urlencode, urljoin, urlsplit
+
+import requests
+
+from mappings import MappingError
+from mappings.exact_json import dumps, loads
+
+Json = Any
+FHIR_JSON = "application/fhir+json"
+DEADLINE_S = 30.0
+MOST_BYTES = 50_000_000
+CHUNK = 65_536
+
+
+class EhrError(Exception):
+    """A call to an EHR failed; `status` is its HTTP status where there was one."""
+
+    def __init__(self, message: str, status: int | None = None, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after_s = retry_after_s
+
+
+class Unreachable(EhrError):
+    """Nothing was sent."""
+
+
+class Ambiguous(EhrError):
+    """Sent, and no answer that can be trusted."""
+
+
+class Stale(EhrError):
+    """409 or 412."""
+
+
+class Throttled(EhrError):
+    """429, 502, 503 or 504."""
+
+
+class Missing(EhrError):
+    """404 or 410."""
+
+
+class Unauthorized(EhrError):
+    """401 or 403."""
+
+
+class Refused(EhrError):
+    """Any other refusal."""
+
+
+BY_STATUS: dict[int, type[EhrError]] = {
+    401: Unauthorized,
+    403: Unauthorized,
+    404: Missing,
+    410: Missing,
+    408: Ambiguous,
+    409: Stale,  # HAPI answers a stale If-Match so; the specification says 412
+    412: Stale,
+    429: Throttled,
+    500: Ambiguous,
+    502: Throttled,
+    503: Throttled,
+    504: Ambiguous,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a search: its resources, and the server's time (Bundle.meta.lastUpdated), if said."""
+
+    resources: list[Json]
+    server_time: str | None
+
+
+class Ehr(Protocol):
+    """What the sync needs of an EHR."""
+
+    def metadata(self) -> Json:
+        """The CapabilityStatement."""
+
+    def read(self, type: str, id: str) -> Json:
+        """The current version; raises `Missing`."""
+
+    def search(self, type: str, params: Mapping[str, str]) -> Iterator[Page]:
+        """The pages of a search, never from a cache of old results."""
+
+    def transaction(self, bundle: Json) -> list[Json]:
+        """The resources as stored, one for each entry, in order."""
+
+    def create(self, resource: Json, if_none_exist: str) -> Json:
+        """The resource that is there now under that condition."""
+
+
+class HttpEhr:
+    """An EHR over HTTP: no proxies or netrc from the environment, no redirects, bounded answers."""
+
+    def __init__(
+        self, url: str, headers: Mapping[str, str] | None = None, deadline_s: float = DEADLINE_S
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._deadline_s = deadline_s
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._session.headers.update({"Accept": FHIR_JSON, **(headers or {})})
+
+    def metadata(self) -> Json:
+        return self._call("GET", f"{self.url}/metadata")
+
+    def read(self, type: str, id: str) -> Json:
+        return self._call("GET", f"{self.url}/{type}/{id}", headers={"Cache-Control": "no-cache"})
+
+    def search(self, type: str, params: Mapping[str, str]) -> Iterator[Page]:
+        url: str | None = f"{self.url}/{type}?{urlencode(params, safe='|:,')}"
+        while url is not None:
+            bundle = self._call("GET", url, headers={"Cache-Control": "no-cache"})
+            entries = bundle.get("entry", [])
+            kept = [e["resource"] for e in entries if e.get("search", {}).get("mode", "match") == "match"]
+            yield Page(kept, bundle.get("meta", {}).get("lastUpdated"))
+            links = bundle.get("link", [])
+            url = self._same_origin(next((li["url"] for li in links if li.get("relation") == "next"), None))
+
+    def transaction(self, bundle: Json) -> list[Json]:
+        answer = self._call("POST", self.url, bundle, {"Prefer": "return=representation"})
+        return [self._stored(entry) for entry in answer.get("entry", [])]
+
+    def create(self, resource: Json, if_none_exist: str) -> Json:
+        headers = {"If-None-Exist": if_none_exist, "Prefer": "return=representation"}
+        return self._call("POST", f"{self.url}/{resource['resourceType']}", resource, headers)
+
+    def _stored(self, entry: Json) -> Json:
+        """The resource of a transaction's answer; read by its location where the server gave none."""
+        if "resource" in entry:
+            return entry["resource"]
+        location = entry.get("response", {}).get("location", "").partition("/_history")[0]
+        type, _, id = location.removeprefix(self.url).strip("/").rpartition("/")
+        if not type or not id:
+            raise Ambiguous("an entry of the answer names no resource")
+        return self.read(type.rpartition("/")[2], id)
+
+    def _same_origin(self, url: str | None) -> str | None:
+        if url is None:
+            return None
+        absolute = urljoin(self.url + "/", url)
+        if urlsplit(absolute)[:2] != urlsplit(self.url)[:2]:
+            raise Refused("the next link of a search leads to another server")
+        return absolute
+
+    def _call(
+        self, method: str, url: str, body: Json = None, headers: Mapping[str, str] | None = None
+    ) -> Json:
+        sent = {"X-Request-ID": str(uuid.uuid4()), **(headers or {})}
+        data = None
+        if body is not None:
+            data, sent["Content-Type"] = dumps(body), FHIR_JSON
+        end = time.monotonic() + self._deadline_s
+        try:
+            with self._session.request(
+                method,
+                url,
+                data=data,
+                headers=sent,
+                timeout=(5, self._deadline_s),
+                allow_redirects=False,
+                stream=True,
+            ) as answer:
+                content = self._content(answer, end)
+                return self._answer(answer, content)
+        except requests.exceptions.ConnectTimeout as error:
+            raise Unreachable(type(error).__name__) from None
+        except requests.exceptions.ConnectionError as error:
+            # A connection that could not be made sent nothing; one that broke later may have.
+            refused = "NewConnectionError" in repr(error) or "NameResolution" in repr(error)
+            raise (Unreachable if refused else Ambiguous)(type(error).__name__) from None
+        except requests.RequestException as error:
+            raise Ambiguous(type(error).__name__) from None
+
+    def _content(self, answer: requests.Response, end: float) -> bytes:
+        found = bytearray()
+        for chunk in answer.iter_content(CHUNK):
+            found += chunk
+            if len(found) > MOST_BYTES:
+                raise Ambiguous(f"the answer is longer than {MOST_BYTES} bytes", answer.status_code)
+            if time.monotonic() > end:
+                raise Ambiguous(f"the answer took longer than {self._deadline_s:.0f} s", answer.status_code)
+        return bytes(found)
+
+    def _answer(self, answer: requests.Response, content: bytes) -> Json:
+        status = answer.status_code
+        if status >= 300:
+            kind = BY_STATUS.get(status, Ambiguous if status >= 500 else Refused)
+            raise kind(reasons(content) or f"HTTP {status}", status, retry_after(answer.headers))
+        try:
+            found = loads(content)
+        except MappingError as error:
+            raise Ambiguous(f"the answer is not JSON: {error.issues[0].message}", status) from None
+        if not isinstance(found, dict) or "resourceType" not in found:
+            raise Ambiguous("the answer is not a FHIR resource", status)
+        return found
+
+
+def reasons(content: bytes) -> str:
+    """Codes and expressions of an OperationOutcome; its free text may hold a patient's data and stays out."""
+    try:
+        issues: Sequence[Json] = loads(content).get("issue", [])
+        return "; ".join(
+            " ".join([str(i.get("severity")), str(i.get("code")), *map(str, i.get("expression", []))])
+            for i in issues
+        )
+    except (MappingError, AttributeError, TypeError):
+        return ""
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Retry-After in seconds; a date is left to the usual delay."""
+    text = headers.get("Retry-After", "")
+    return float(text) if text.isdigit() else None

@@ -1,0 +1,300 @@
+"""One step of a lane: bring what one event says to one EHR, and record what the EHR now holds.
+
+Nothing is sent that the EHR has already, first contact is a conditional create, an update names the
+version it replaces, and an answer counts only where each entry names the identity it answers. After an
+unknown outcome the EHR is read before anything is sent again (docs/decisions/0004).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from mappings.validate import validate
+
+import mappings
+from mappings import identity
+from mappings.bundle import neighbours
+from mappings.codes import sid
+from mappings.dose_change import chain, chain_resources
+from mappings.event import Event, is_retracted
+from mappings.identity import content_hash, resource_identity
+from service.store import audit, deliveries, events, links
+from service.store.deliveries import Delivery
+from service.store.endpoints import Endpoint
+from service.store.engine import Store
+from service.store.events import StoredEvent
+from service.store.links import Link
+from service.store.times import stamp
+
+from .ehr import Ehr, EhrError, Missing, Stale
+from .retry import Act, decide
+
+Json = Any
+Key = tuple[str, str]
+
+
+class Unresolved(Exception):
+    """A person must decide before this can be sent; the message says what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A resource as the EHR should hold it, and what is known of it there."""
+
+    key: Key
+    resource: Json
+    hash: str
+    link: Link | None
+
+    @property
+    def is_there(self) -> bool:
+        return self.link is not None and self.link.content_hash == self.hash
+
+
+def deliver(
+    store: Store, ehr: Ehr, endpoint: Endpoint, delivery: Delivery, now: Callable[[], datetime], chance: float
+) -> str:
+    """Try the delivery once; its new status: sent, pending (to be tried again), failed or parked."""
+    try:
+        status, made, note = _send(store, ehr, endpoint, delivery)
+    except Unresolved as error:
+        return _failed(store, delivery, "Unresolved", str(error), now(), chance, None)
+    except EhrError as error:
+        name = type(error).__name__
+        return _failed(store, delivery, name, f"{name}: {error}", now(), chance, error)
+    with store.write() as c:
+        for link in made:
+            links.save(c, link, now=now())
+        deliveries.set_sent(c, delivery.id, now=now(), last_status=status, reason=note)
+        _audit(c, delivery, "sent", note or "", now())
+    return "sent"
+
+
+def _failed(
+    store: Store,
+    delivery: Delivery,
+    failure: str,
+    reason: str,
+    now: datetime,
+    chance: float,
+    error: EhrError | None,
+) -> str:
+    decision = decide(failure, delivery.attempts, chance, error.retry_after_s if error else None)
+    status = error.status if error else None
+    with store.write() as c:
+        if decision.act is Act.RETRY:
+            at = now + decision.delay
+            deliveries.set_retry(c, delivery.id, now=now, next_try_at=at, last_status=status, reason=reason)
+            return "pending"
+        held = "parked" if decision.act is Act.PARK else "failed"
+        deliveries.set_held(c, delivery.id, now=now, status=held, last_status=status, reason=reason)
+        _audit(c, delivery, held, reason, now)
+    return held
+
+
+def _audit(c: Any, delivery: Delivery, action: str, detail: str, now: datetime) -> None:
+    subject = f"delivery/{delivery.id}"
+    audit.write(
+        c, delivery.tenant_id, at=stamp(now), actor="sync", action=action, subject=subject, detail=detail
+    )
+
+
+def _send(
+    store: Store, ehr: Ehr, endpoint: Endpoint, delivery: Delivery
+) -> tuple[int | None, list[Link], str]:
+    """(HTTP status, links to record, note) of a delivery that the EHR has taken in, or had already."""
+    with store.read() as c:
+        stored = events.by_seq(c, delivery.tenant_id, delivery.event_seq)
+        assert stored is not None
+        event = stored.event
+        current = events.find(c, delivery.tenant_id, event["source"], event["id"])[-1]
+        if current.seq != stored.seq:
+            return None, [], f"superseded by version {current.version}"
+        wanted = _wanted(c, endpoint, stored)
+    if delivery.attempts:
+        wanted = [_read_back(ehr, endpoint, one) for one in wanted]
+    due = [one for one in wanted if not one.is_there]
+    if not due:
+        return None, [one.link for one in wanted if one.link is not None], "unchanged"
+    issues = [
+        f"{one.resource['resourceType']}: {i.path} {i.rule}" for one in due for i in validate(one.resource)
+    ]
+    if issues:
+        raise Unresolved(f"what would be sent is not valid: {'; '.join(issues[:5])}")
+    patient = _patient(ehr, endpoint, event["patient"])
+    with store.read() as c:
+        bundle = _bundle(due, _lookup(c, endpoint, due, patient))
+    found = ehr.transaction(bundle)
+    return (
+        200,
+        [*(one.link for one in wanted if one.is_there and one.link), *_answered(endpoint, due, found)],
+        "",
+    )
+
+
+def _wanted(c: Any, endpoint: Endpoint, stored: StoredEvent) -> list[Wanted]:
+    """The event's resources, and those of its neighbours in the chain that it changes."""
+    event = stored.event
+    before = after = None
+    others: list[Json] = []
+    if event["type"] == "dose-change":
+        around = neighbours(event, _held_changes(c, endpoint, event))
+        before, after = around.before, around.after
+        others = _chain_changes(c, endpoint, event)
+    own = mappings.resources(event, before=before, after=after, recorded=_milliseconds(stored.received_at))
+    return [*(w for w in _known(c, endpoint, others) if not w.is_there), *_known(c, endpoint, own)]
+
+
+def _milliseconds(stamped: str) -> str:
+    """An instant as HAPI keeps it: it cuts what is beyond milliseconds."""
+    return f"{stamped[:-4]}Z"
+
+
+def _held_changes(c: Any, endpoint: Endpoint, event: Event) -> list[Event]:
+    """The other dose changes of the pump, as they stand now, that this EHR holds."""
+    found = []
+    for other in events.timeline(c, endpoint.tenant_id, event["pump"]):
+        if other.event["type"] != "dose-change" or _key(other.event) == _key(event):
+            continue
+        value = identity.business_value(*_key(other.event))
+        if links.find(c, endpoint.id, sid("program"), value) is not None:
+            found.append(other.event)
+    return found
+
+
+def _chain_changes(c: Any, endpoint: Endpoint, event: Event) -> list[Json]:
+    """Program and segment of every other dose change here, where this one puts them."""
+    others = [e for e in _held_changes(c, endpoint, event) if not is_retracted(e)]
+    ordered = chain([*others, event])
+    made: list[Json] = []
+    for at, one in enumerate(ordered):
+        if _key(one) != _key(event):
+            before = ordered[at - 1] if at else None
+            made.extend(chain_resources(one, before, ordered[at + 1] if at + 1 < len(ordered) else None))
+    return made
+
+
+def _key(event: Event) -> Key:
+    return event["source"], event["id"]
+
+
+def _known(c: Any, endpoint: Endpoint, resources: Iterable[Json]) -> list[Wanted]:
+    found = []
+    for resource in resources:
+        key = resource_identity(resource)
+        found.append(Wanted(key, resource, content_hash(resource), links.find(c, endpoint.id, *key)))
+    return found
+
+
+def _read_back(ehr: Ehr, endpoint: Endpoint, one: Wanted) -> Wanted:
+    """What the EHR holds of it now; Unresolved when somebody edited it there since we last agreed."""
+    remote = _remote(ehr, one)
+    if remote is None:
+        return replace(one, link=None)
+    hashed, version = content_hash(remote), remote["meta"]["versionId"]
+    agreed = one.link
+    if agreed is not None and agreed.version_id != version and hashed not in (agreed.content_hash, one.hash):
+        raise Unresolved(
+            f"{remote['resourceType']}/{remote['id']} was edited in the EHR since: read it first"
+        )
+    return replace(one, link=_link(endpoint, one.key, remote, hashed))
+
+
+def _remote(ehr: Ehr, one: Wanted) -> Json | None:
+    type = one.resource["resourceType"]
+    id = one.link.remote_id if one.link is not None else one.key[1] if one.key[0] == "Provenance" else None
+    if id is not None:
+        try:
+            return ehr.read(type, id)
+        except Missing as error:
+            if one.link is not None:
+                raise Unresolved(f"{type}/{id} was deleted in the EHR") from error
+            return None
+    found = [r for page in ehr.search(type, {"identifier": "|".join(one.key)}) for r in page.resources]
+    if len(found) > 1:
+        raise Unresolved(f"the EHR holds {len(found)} resources of {type} {one.key[0]}|{one.key[1]}")
+    return found[0] if found else None
+
+
+def _link(endpoint: Endpoint, key: Key, remote: Json, hashed: str) -> Link:
+    return Link(
+        tenant_id=endpoint.tenant_id,
+        endpoint_id=endpoint.id,
+        system=key[0],
+        value=key[1],
+        resource_type=remote["resourceType"],
+        remote_id=remote["id"],
+        version_id=remote["meta"]["versionId"],
+        content_hash=hashed,
+    )
+
+
+def _patient(ehr: Ehr, endpoint: Endpoint, name: Json) -> str:
+    """`Patient/id` of the one patient with this business identifier; Unresolved for none or several."""
+    params = {"identifier": f"{name['system']}|{name['value']}"}
+    found = [r["id"] for page in ehr.search("Patient", params) for r in page.resources]
+    if not found and endpoint.options.get("create_missing_patients"):
+        made = ehr.create(
+            {"resourceType": "Patient", "identifier": [dict(name)]},
+            f"identifier={identity.token(name['system'], name['value'])}",
+        )
+        found = [made["id"]]
+    if len(found) != 1:
+        many = "no patient" if not found else f"{len(found)} patients"
+        raise Unresolved(f"the EHR has {many} with this business identifier ({name['system']})")
+    return f"Patient/{found[0]}"
+
+
+def _lookup(c: Any, endpoint: Endpoint, due: list[Wanted], patient: str) -> identity.Lookup:
+    within = {one.key for one in due if one.link is None}
+
+    def lookup(type: str, system: str, value: str) -> str | None:
+        if type == "Patient":
+            return patient
+        if (system, value) in within:
+            return identity.urn(system, value)
+        link = links.find(c, endpoint.id, system, value)
+        return f"{link.resource_type}/{link.remote_id}" if link is not None else None
+
+    return lookup
+
+
+def _bundle(due: list[Wanted], lookup: identity.Lookup) -> Json:
+    entries = []
+    for one in due:
+        resource = identity.rewrite_references(one.resource, lookup)
+        type = resource["resourceType"]
+        if one.key[0] == "Provenance":
+            request = {"method": "PUT", "url": f"Provenance/{one.key[1]}"}
+        elif one.link is not None:
+            resource = {**resource, "id": one.link.remote_id}
+            request = {"method": "PUT", "url": f"{type}/{one.link.remote_id}"}
+            request["ifMatch"] = f'W/"{one.link.version_id}"'
+        else:
+            request = {"method": "POST", "url": type, "ifNoneExist": identity.conditional("", *one.key)[1:]}
+        entries.append({"fullUrl": identity.urn(*one.key), "resource": resource, "request": request})
+    return {"resourceType": "Bundle", "type": "transaction", "entry": entries}
+
+
+def _answered(endpoint: Endpoint, due: list[Wanted], found: list[Json]) -> list[Link]:
+    """A link for each entry; Stale where the answer does not name what was asked."""
+    if len(found) != len(due):
+        raise Stale(f"{len(due)} entries were sent and {len(found)} answered")
+    made = []
+    for one, remote in zip(due, found, strict=True):
+        if remote["resourceType"] != one.resource["resourceType"] or _named(remote) != one.key:
+            raise Stale(f"the answer for {one.key[0]}|{one.key[1]} names another resource")
+        if one.link is None and one.key[0] != "Provenance" and content_hash(remote) != one.hash:
+            raise Stale(f"{one.key[0]}|{one.key[1]} was there already and says something else")
+        made.append(_link(endpoint, one.key, remote, one.hash))
+    return made
+
+
+def _named(remote: Json) -> Key | None:
+    try:
+        return resource_identity(remote)
+    except (ValueError, KeyError):
+        return None
