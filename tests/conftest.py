@@ -1,0 +1,44 @@
+"""One real HAPI for the whole run, started when the first test asks for it.
+
+`ITB_TEST_HAPI_URL` names a server that runs already, so that one need not wait for it while developing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from mappings.exact_json import dumps
+from service.hapi_server import start_hapi
+
+
+@pytest.fixture(scope="session")
+def hapi(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The base URL of a real HAPI FHIR R4 server."""
+    running = os.environ.get("ITB_TEST_HAPI_URL")
+    if running:
+        yield running.rstrip("/")
+        return
+    log: Path = tmp_path_factory.mktemp("hapi") / "hapi.log"
+    server = start_hapi(log_path=log)
+    yield server.base_url
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def hapi_validate(hapi: str) -> Callable[[Any], list[Any]]:
+    """`hapi_validate(resource)`: the errors that HAPI's `$validate` finds."""
+    session = requests.Session()
+
+    def validate(resource: Any) -> list[Any]:
+        url = f"{hapi}/{resource['resourceType']}/$validate"
+        headers = {"Content-Type": "application/fhir+json"}
+        answer = session.post(url, data=dumps(resource), headers=headers, timeout=60)
+        return [i for i in answer.json()["issue"] if i["severity"] in ("error", "fatal")]
+
+    return validate
