@@ -123,6 +123,7 @@ class MemoryEhr:
             return copy(there[-1])
         self._time += timedelta(seconds=1)
         meta = {"versionId": str(len(there) + 1), "lastUpdated": self._stamp()}
+        meta |= {k: v for k, v in resource.get("meta", {}).items() if k == "profile"}
         stored = {"resourceType": key[0], "id": key[1], "meta": meta, **body}
         self.history.setdefault(key, []).append(stored)
         return copy(stored)
