@@ -17,11 +17,20 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 Log = structlog.typing.FilteringBoundLogger
 
 
+class _StandardError:
+    """Writes each line to what is standard error at that moment."""
+
+    def msg(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    debug = info = warning = error = critical = msg
+
+
 def make_log(level: str = "info") -> Log:
     """A logger that writes one JSON object a line to standard error."""
     names = logging.getLevelNamesMapping()
     made: Log = structlog.wrap_logger(
-        structlog.PrintLogger(sys.stderr),
+        _StandardError(),
         wrapper_class=structlog.make_filtering_bound_logger(names.get(level.upper(), logging.INFO)),
         processors=[
             structlog.processors.add_log_level,

@@ -105,7 +105,10 @@ class _Parser(FlaskParser):
 
     def load_json(self, req: Any, schema: Any) -> Any:
         check_content_type("application/json")
-        return read_json(services().settings.max_body_bytes)
+        found = read_json(services().settings.max_body_bytes)
+        if not isinstance(found, dict):
+            raise MappingError([Issue("$", "type", "must be a JSON object")])
+        return found
 
     def handle_error(self, error: Any, *args: Any, **kwargs: Any) -> NoReturn:
         found: Json = {}

@@ -1,0 +1,166 @@
+"""EHR endpoints and deliveries over HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from mappings import exact_json, load_event
+from samples import DOSE_CHANGE, REFILL
+from service.store import deliveries, events
+from service.store import endpoints as stored_endpoints
+
+Json = Any
+ENDPOINTS = "/api/v1/endpoints"
+URL = "http://ehr.invalid/fhir"
+
+
+def add(client: FlaskClient, name: str = "hapi", **more: Any) -> Any:
+    return client.post(ENDPOINTS, json={"name": name, "url": URL} | more)
+
+
+def pending(client: FlaskClient) -> list[tuple[str, str]]:
+    listed = client.get("/api/v1/deliveries?status=pending").json["deliveries"]
+    return [(d["endpoint"], d["event"]["id"]) for d in listed]
+
+
+def test_an_endpoint_is_added_listed_and_read(client: FlaskClient) -> None:
+    made = add(client, options={"poll_seconds": 60, "headers": {"Authorization": "Bearer s3cret"}})
+    assert made.status_code == 201
+    assert made.json == {
+        "name": "hapi",
+        "url": URL,
+        "enabled": True,
+        "options": {
+            "create_missing_patients": False,
+            "poll_seconds": 60,
+            "overlap_seconds": 300,
+            "headers": {"Authorization": "(set)"},
+        },
+        "created_at": "2026-11-23T09:00:00.000000Z",
+        "read_until": None,
+    }
+    assert client.get(ENDPOINTS).json == {"endpoints": [made.json]}
+    assert client.get(f"{ENDPOINTS}/hapi").json == made.json
+    assert "s3cret" not in client.get(ENDPOINTS).text
+    assert client.get(f"{ENDPOINTS}/other").status_code == 404
+
+
+def test_a_name_is_given_once(client: FlaskClient) -> None:
+    add(client)
+    again = add(client)
+    assert again.status_code == 409
+    assert again.json["errors"][0]["path"] == "name"
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        ({"name": "Has Space"}, "name"),
+        ({"name": None}, "name"),
+        ({"url": "ftp://ehr.invalid"}, "url"),
+        ({"url": "http://"}, "url"),
+        ({"url": "http://user:secret@ehr.invalid"}, "url"),
+        ({"url": "http://ehr.invalid/?a=b"}, "url"),
+        ({"url": "http://ehr.invalid:99999/"}, "url"),
+        ({"url": 3}, "url"),
+        ({"surprise": 1}, "surprise"),
+        ({"options": {"surprise": 1}}, "options.surprise"),
+        ({"options": {"poll_seconds": 0}}, "options.poll_seconds"),
+        ({"options": {"create_missing_patients": "yes"}}, "options.create_missing_patients"),
+        ({"options": {"headers": {"A": "b\r\nC: d"}}}, "options.headers"),
+        ({"options": {"headers": ["A"]}}, "options.headers"),
+    ],
+)
+def test_an_unusable_endpoint_is_refused(client: FlaskClient, change: Json, path: str) -> None:
+    reply = add(client, **change)
+    assert reply.status_code == 422, reply.text
+    assert [e["path"] for e in reply.json["errors"]] == [path]
+    assert client.get(ENDPOINTS).json == {"endpoints": []}
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b'{"name":"a","name":"b"}', b"\xff"])
+def test_an_unreadable_endpoint_is_refused(client: FlaskClient, body: bytes) -> None:
+    assert client.post(ENDPOINTS, data=body, content_type="application/json").status_code == 400
+
+
+@pytest.mark.parametrize("body", [b"[]", b"3", b"null", b'"x"', b"{}"])
+def test_json_that_is_no_endpoint_is_refused(client: FlaskClient, body: bytes) -> None:
+    assert client.post(ENDPOINTS, data=body, content_type="application/json").status_code == 422
+
+
+def test_each_enabled_endpoint_gets_each_event(client: FlaskClient) -> None:
+    add(client, "a")
+    add(client, "b")
+    reply = client.post("/api/v1/events", json=REFILL)
+    assert [(d["endpoint"], d["status"]) for d in reply.json["deliveries"]] == [
+        ("a", "pending"),
+        ("b", "pending"),
+    ]
+    again = client.post("/api/v1/events", json=REFILL)
+    assert again.json["deliveries"] == reply.json["deliveries"]
+    assert pending(client) == [("a", "R-1"), ("b", "R-1")]
+    assert client.get("/api/v1/deliveries?endpoint=b").json["deliveries"][0]["endpoint"] == "b"
+    assert client.get("/api/v1/deliveries?endpoint=none").status_code == 404
+    assert client.get("/api/v1/deliveries?status=lost").status_code == 422
+
+
+def test_what_is_accepted_while_an_endpoint_is_paused_is_sent_after_it_resumes(client: FlaskClient) -> None:
+    add(client)
+    assert client.post(f"{ENDPOINTS}/hapi/pause").json["enabled"] is False
+    client.post("/api/v1/events", json=[REFILL, DOSE_CHANGE])
+    assert pending(client) == []
+    assert client.post(f"{ENDPOINTS}/hapi/resume").json["enabled"] is True
+    assert pending(client) == [("hapi", "R-1"), ("hapi", "P-1")]
+    client.post(f"{ENDPOINTS}/hapi/resume")
+    assert len(pending(client)) == 2
+    assert client.post(f"{ENDPOINTS}/other/pause").status_code == 404
+
+
+def test_an_endpoint_is_not_sent_what_came_before_it(client: FlaskClient) -> None:
+    client.post("/api/v1/events", json=REFILL)
+    add(client)
+    assert pending(client) == []
+
+
+def test_a_failed_delivery_is_retried_and_a_sent_one_is_not(app: Flask, client: FlaskClient) -> None:
+    add(client)
+    client.post("/api/v1/events", json=REFILL)
+    made = app.extensions["itb"]
+    with made.store.write() as c:
+        deliveries.set_held(c, 1, now=made.clock(), status="parked", last_status=200, reason="no patient")
+    parked = client.get("/api/v1/deliveries?status=parked").json["deliveries"]
+    assert [(d["id"], d["reason"], d["attempts"]) for d in parked] == [(1, "no patient", 1)]
+    retried = client.post("/api/v1/deliveries/1/retry")
+    assert retried.status_code == 200
+    assert (retried.json["status"], retried.json["attempts"]) == ("pending", 0)
+    with made.store.write() as c:
+        deliveries.set_sent(c, 1, now=made.clock(), last_status=200)
+    assert client.post("/api/v1/deliveries/1/retry").status_code == 409
+    assert client.post("/api/v1/deliveries/2/retry").status_code == 404
+
+
+def test_deliveries_are_paged(app: Flask, client: FlaskClient) -> None:
+    add(client)
+    client.post("/api/v1/events", json=[REFILL | {"id": str(n)} for n in range(5)])
+    first = client.get("/api/v1/deliveries?limit=3").json
+    rest = client.get("/api/v1/deliveries", query_string={"cursor": first["next_cursor"]}).json
+    assert [d["id"] for d in first["deliveries"] + rest["deliveries"]] == [1, 2, 3, 4, 5]
+    assert rest["next_cursor"] is None
+
+
+def test_an_event_is_not_sent_back_to_where_it_came_from(app: Flask, client: FlaskClient) -> None:
+    add(client, "a")
+    add(client, "b")
+    made = app.extensions["itb"]
+    event = load_event(exact_json.loads(exact_json.dumps(REFILL | {"source": "a"})))
+    with made.store.write() as c:
+        targets = stored_endpoints.every(c, 1)
+        events.accept(c, 1, event, received_at=made.clock(), actor="pull", endpoints=targets, origin="a")
+    assert pending(client) == [("b", "R-1")]
+    for name in ("pause", "resume"):
+        client.post(f"{ENDPOINTS}/a/{name}")
+    assert pending(client) == [("b", "R-1")]
