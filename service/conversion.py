@@ -6,11 +6,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mappings.validate import validate
-
 from mappings import Issue, MappingError, load_event, read_fhir
 from mappings.exact_json import dumps, lines, loads
 from mappings.stream import Converter
+from mappings.validate import validate
 
 
 @dataclass(frozen=True, slots=True)

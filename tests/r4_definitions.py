@@ -38,7 +38,10 @@ OPEN_ENDED = ("mimetypes", "languages", "all-languages", "currencies", "ucum-uni
 """Required value sets that no list can hold (currencies: their code system is ISO's, not HL7's)."""
 
 
-def jar(repository: Path = Path.home() / ".m2" / "repository") -> Path | None:
+REPOSITORY = Path.home() / ".m2" / "repository"
+
+
+def jar(repository: Path = REPOSITORY) -> Path | None:
     """The newest copy of the definitions in the local Maven repository."""
     found = sorted((repository / ARTIFACT).glob("*/*.jar"))
     return found[-1] if found else None

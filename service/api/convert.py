@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 from flask import Response, request
-from mappings.validate import validate
 from marshmallow import Schema
 
 from mappings import exact_json, read_fhir
@@ -16,6 +15,7 @@ from mappings.fields import Line
 from mappings.identity import conditional, point_references, resource_identity, urn
 from mappings.rows import Issue, MappingError
 from mappings.stream import Converter
+from mappings.validate import validate
 from service.problems import FHIR_JSON, listed
 from service.web import JSON_TYPES, NDJSON, Blueprint, answer, check_content_type, read_body, services
 

@@ -90,7 +90,7 @@ PARAMETERS: dict[str, dict[str, Match]] = {
     "Procedure": NAMED | {"status": STATUS},
     "Provenance": EVERY,
 }
-"""The search parameters of each type; several values of one are alternatives, several parameters must all hold."""
+"""The search parameters of each type: values of one are alternatives, parameters must all hold."""
 KINDS = {"_id": "token", "_lastUpdated": "date", "identifier": "token", "patient": "reference"} | {
     "patient:identifier": "token",
     "status": "token",

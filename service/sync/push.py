@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from mappings.validate import validate
-
 import mappings
 from mappings import identity
 from mappings.bundle import neighbours
@@ -21,6 +19,7 @@ from mappings.codes import sid
 from mappings.dose_change import chain, chain_resources
 from mappings.event import Event, is_retracted
 from mappings.identity import content_hash, resource_identity
+from mappings.validate import validate
 from service.store import audit, deliveries, events, links
 from service.store.deliveries import Delivery
 from service.store.endpoints import Endpoint

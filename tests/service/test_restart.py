@@ -1,4 +1,4 @@
-"""The real service, killed in mid-sync against a real HAPI and started again: nothing lost, nothing doubled."""
+"""The real service, killed in mid-sync against a real HAPI and started again: none lost, none doubled."""
 
 from __future__ import annotations
 
