@@ -67,7 +67,7 @@ test: need-python need-java install hapi-build lint ## everything: lint, the sui
 	$(MAKE) check-image
 
 check-image: install-runtime install ## what the image would run, run here: its command, its health check
-	$(BIN)/python -m pytest tests/image/check_image.py --prefix $(abspath $(PREFIX))
+	ITB_IMAGE_PREFIX=$(abspath $(PREFIX)) $(BIN)/python -m pytest tests/image/check_image.py
 
 bench: install hapi-build ## every benchmark, beside its rival in the same run
 	@set -e; for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark; done

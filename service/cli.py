@@ -13,11 +13,13 @@ import click
 
 from mappings import Issue
 from mappings.exact_json import dumps, lines
+from mappings.identity import SOURCE
 
 from . import conversion
 from .intake import Loaded, load_line, take
 from .progress import counted
 from .settings import Settings, SettingsError, from_environment
+from .synthetic import write_clinic
 
 TENANT = 1
 """The one tenant there is so far; the first migration makes it."""
@@ -113,12 +115,7 @@ def _convert(results: Iterator[conversion.Converted]) -> None:
 @click.option("--seed", type=int, default=0, show_default=True)
 def fixtures(pumps: int, years: int, seed: int) -> None:
     """Write the events of a made-up clinic as NDJSON: the same seed, the same bytes."""
-    from .synthetic import clinic
-
-    out = sys.stdout.buffer
-    for event in clinic(pumps, years, seed):
-        out.write(dumps(event))
-        out.write(b"\n")
+    write_clinic(sys.stdout.buffer, pumps, years, seed)
 
 
 # --- keys and endpoints ---------------------------------------------------------------------------------
@@ -132,7 +129,12 @@ def keys() -> None:
 @keys.command("add")
 @click.argument("name")
 def keys_add(name: str) -> None:
-    """Make a key for NAME and print it once; only its hash is kept."""
+    """Make a key for NAME and print it once; only its hash is kept.
+
+    NAME becomes the `source` of records that its holder enters under /fhir.
+    """
+    if not SOURCE.fullmatch(name):
+        raise click.UsageError("NAME must match [a-z0-9-]{1,40}")
     from .store import keys as store_keys
 
     with opened().write() as c:
@@ -175,7 +177,12 @@ def endpoints() -> None:
 def endpoints_add(
     name: str, url: str, create_missing_patients: bool, poll_seconds: int | None, header: tuple[str, ...]
 ) -> None:
-    """Add the FHIR R4 server at base URL under NAME; everything in the ledger will be delivered there."""
+    """Add the FHIR R4 server at base URL under NAME; what is accepted from now on is delivered there.
+
+    NAME becomes the `source` of records that the EHR's users enter there.
+    """
+    if not SOURCE.fullmatch(name):
+        raise click.UsageError("NAME must match [a-z0-9-]{1,40}")
     from .store import deliveries
     from .store import endpoints as store_endpoints
 
