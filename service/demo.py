@@ -20,7 +20,7 @@ import requests
 from rich.console import Console
 from rich.table import Table
 
-from mappings.codes import LOCAL, sid
+from mappings.codes import sid
 from mappings.exact_json import dumps, loads
 
 from .hapi_server import HapiServer, start_hapi
@@ -45,7 +45,10 @@ class Service:
         self.key = self._itb("keys", "add", "demo").strip()
         self._itb("endpoints", "add", "hapi", ehr_url, "--poll-seconds", "1")
         port = self.url.rpartition(":")[2]
-        self.process = subprocess.Popen([*ITB, "serve", "--port", port], env=self.env)
+        self.log = folder / "service.log"
+        with self.log.open("wb") as log:
+            command = [*ITB, "serve", "--port", port]
+            self.process = subprocess.Popen(command, env=self.env, stdout=log, stderr=log)
         wait_for("the service is ready", lambda: answers(f"{self.url}/readyz"))
 
     def _itb(self, *arguments: str) -> str:
@@ -236,8 +239,7 @@ def tell(service: Service, server: HapiServer, out: Console) -> None:
     serial = next(e["serial"] for e in events if e.get("kind") == "pump")
     show_pump(service, serial, out)
     come_back(service, server, events, out)
-    out.print(f"\nLocal codes used: {LOCAL}")
-    out.print(f"Service: {service.url}/docs   key: {service.key}")
+    out.print(f"\nService: {service.url}/docs   key: {service.key}   log: {service.log}")
     out.print(f"EHR:     {server.base_url}/metadata")
 
 
@@ -246,7 +248,7 @@ def tell(service: Service, server: HapiServer, out: Console) -> None:
 def main(once: bool) -> None:
     """Play the storyline through the service into a real HAPI server."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    out = Console(width=max(Console().width, 110))
+    out = Console(width=max(Console().width, 130))
     with tempfile.TemporaryDirectory(prefix="itb-demo-") as folder:
         out.print("Starting a real HAPI FHIR R4 server ...")
         server = start_hapi()
@@ -259,6 +261,8 @@ def main(once: bool) -> None:
                 signal.pause()
         except DemoFailed as error:
             out.print(f"[bold red]The demonstration failed:[/] {error}")
+            if service is not None:
+                out.print(f"The service's last words:\n{service.log.read_text()[-3000:]}", markup=False)
             sys.exit(1)
         except KeyboardInterrupt:
             out.print("Stopped.")
