@@ -92,17 +92,21 @@ def catch_up(c: Connection, endpoint: Endpoint, *, now: datetime) -> int:
     return len(missed)
 
 
-def due_lanes(c: Connection, *, now: datetime, limit: int = 100) -> list[Lane]:
-    """Lanes of enabled endpoints whose head may be sent now, the longest waiting first."""
+def due_lanes(
+    c: Connection, *, now: datetime, limit: int = 100, endpoint_id: int | None = None
+) -> list[Lane]:
+    """Lanes of enabled endpoints (or of one) whose head may be sent now, the longest waiting first."""
     heads = (
         select(func.min(deliveries.c.id).label("id"))
         .where(deliveries.c.status.in_(("pending", "failed", "parked")))
         .group_by(deliveries.c.endpoint_id, deliveries.c.lane)
-        .subquery()
     )
+    if endpoint_id is not None:
+        heads = heads.where(deliveries.c.endpoint_id == endpoint_id)
+    head = heads.subquery()
     query = (
         select(deliveries.c.endpoint_id, deliveries.c.lane)
-        .join(heads, heads.c.id == deliveries.c.id)
+        .join(head, head.c.id == deliveries.c.id)
         .join(endpoints, endpoints.c.id == deliveries.c.endpoint_id)
         .where(
             endpoints.c.enabled.is_(True),

@@ -1,0 +1,163 @@
+"""The database: durable, append-only, migrated, and never opened by a version that does not know it."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError, OperationalError
+
+from service.store.engine import Store, StoreError, is_migrated, migrate
+from service.store.tables import metadata
+from service.store.times import moment, stamp
+
+
+def audit_row(c: Connection, subject: str = "x") -> None:
+    c.exec_driver_sql(
+        "INSERT INTO audit (tenant_id, at, actor, action, subject, detail) "
+        f"VALUES (1, '2026', 'a', 'b', '{subject}', '')"
+    )
+
+
+def test_the_migrations_make_the_tables_of_the_code(store: Store) -> None:
+    with store.read() as c:
+        assert compare_metadata(MigrationContext.configure(c), metadata) == []
+        assert is_migrated(c)
+        assert c.exec_driver_sql("SELECT id, name FROM tenants").all() == [(1, "default")]
+
+
+def test_every_table_belongs_to_a_tenant() -> None:
+    for table in metadata.sorted_tables:
+        assert "tenant_id" in table.c or table.name == "tenants"
+
+
+def test_migrating_again_changes_nothing(store: Store) -> None:
+    with store.write() as c:
+        audit_row(c)
+    migrate(store)
+    with store.read() as c:
+        assert c.exec_driver_sql("SELECT count(*) FROM audit").scalar() == 1
+
+
+def test_a_database_newer_than_the_code_is_refused(store: Store) -> None:
+    with store.write() as c:
+        c.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(StoreError, match="9999.*newer version"):
+        migrate(store)
+
+
+def test_a_migration_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Store(f"sqlite:///{tmp_path}/half.db")
+    with made.write() as c:
+        c.exec_driver_sql("CREATE TABLE links (id INTEGER)")
+    with pytest.raises(OperationalError):
+        migrate(made)
+    with made.read() as c:
+        names = c.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'").scalars().all()
+    assert names == ["links"]
+
+
+def test_an_answered_write_is_on_the_disk(store: Store) -> None:
+    with store.engine.connect() as c:
+        found = [
+            c.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "synchronous", "foreign_keys", "recursive_triggers")
+        ]
+    assert found == ["wal", 2, 1, 1]
+
+
+def test_a_database_in_memory_is_refused() -> None:
+    with pytest.raises(StoreError, match="not durable"):
+        Store("sqlite://")
+
+
+def test_an_address_that_is_none_is_refused_without_repeating_it() -> None:
+    with pytest.raises(StoreError) as error:
+        Store("s3cret")
+    assert "s3cret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE {table} SET tenant_id = 1",
+        "DELETE FROM {table}",
+        "INSERT OR REPLACE INTO audit (id, tenant_id, at, actor, action, subject, detail) "
+        "VALUES (1, 1, '', '', '', 'other', '')",
+    ],
+)
+@pytest.mark.parametrize("table", ["events", "audit"])
+def test_what_was_recorded_cannot_be_changed(store: Store, table: str, change: str) -> None:
+    with store.write() as c:
+        audit_row(c)
+        c.exec_driver_sql(
+            "INSERT INTO events (tenant_id, source, event_id, version, type, status, patient_system, "
+            "patient_value, occurred_at, occurred_utc, content, content_hash, received_at) "
+            "VALUES (1, 's', 'i', 1, 't', 'final', 'p', 'v', '', '', '{}', '', '')"
+        )
+    with pytest.raises(IntegrityError, match="append-only"), store.write() as c:
+        c.exec_driver_sql(change.format(table=table))
+    with store.read() as c:
+        assert c.exec_driver_sql("SELECT subject FROM audit").scalars().all() == ["x"]
+
+
+def test_a_write_that_fails_is_undone(store: Store) -> None:
+    with pytest.raises(RuntimeError), store.write() as c:
+        audit_row(c)
+        raise RuntimeError
+    with store.read() as c:
+        assert c.exec_driver_sql("SELECT count(*) FROM audit").scalar() == 0
+
+
+def test_a_reader_sees_one_state_throughout(store: Store) -> None:
+    with store.read() as c:
+        assert c.exec_driver_sql("SELECT count(*) FROM audit").scalar() == 0
+        with store.write() as w:
+            audit_row(w)
+        assert c.exec_driver_sql("SELECT count(*) FROM audit").scalar() == 0
+
+
+def test_writers_in_one_process_and_in_several_take_turns(store: Store, tmp_path: Path) -> None:
+    other = Store(str(store.engine.url))
+
+    def write(which: Store, name: str) -> None:
+        for n in range(20):
+            with which.write() as c:
+                c.exec_driver_sql("SELECT count(*) FROM audit").scalar()
+                audit_row(c, f"{name}{n}")
+
+    threads = [
+        threading.Thread(target=write, args=(s, n)) for s, n in ((store, "a"), (store, "b"), (other, "c"))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    other.close()
+    with store.read() as c:
+        subjects = c.exec_driver_sql("SELECT subject FROM audit ORDER BY id").scalars().all()
+    assert len(subjects) == 60
+    for name in "abc":
+        assert [s for s in subjects if s[0] == name] == [f"{name}{n}" for n in range(20)]
+
+
+def test_values_never_stand_in_database_errors(store: Store) -> None:
+    with pytest.raises(IntegrityError) as error, store.write() as c:
+        c.execute(metadata.tables["tenants"].insert().values(id=1, name="MRN-CANARY"))
+    assert "MRN-CANARY" not in str(error.value)
+
+
+def test_stamps_sort_as_time_and_come_back() -> None:
+    first = datetime.fromisoformat("2025-02-03T12:00:00-06:00")
+    second = datetime.fromisoformat("2025-02-03T18:00:00.000001+00:00")
+    assert stamp(first) == "2025-02-03T18:00:00.000000Z"
+    assert stamp(first) < stamp(second)
+    assert moment(stamp(second)) == second
+    assert moment(stamp(first)).tzinfo is UTC
+    with pytest.raises(ValueError, match="offset"):
+        stamp(datetime(2025, 1, 1))

@@ -1,0 +1,269 @@
+"""The ledger, its deliveries, links and leases; on SQLite, and on the PostgreSQL of ITB_TEST_POSTGRESQL."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from sqlalchemy import Connection, event
+
+from mappings import exact_json, load_event
+from samples import CATHETER, DOSE_CHANGE, PATIENT, PUMP, REFILL, SERIAL, q
+from service.store import audit, deliveries, endpoints, events, keys, leases, links, remote
+from service.store.deliveries import Lane
+from service.store.engine import Store, migrate
+from service.store.links import Link
+from service.store.remote import RemoteVersion
+from strategies import ANY_EVENT
+
+Json = Any
+NOW = datetime.fromisoformat("2026-11-23T09:00:00+00:00")
+POSTGRESQL = os.environ.get("ITB_TEST_POSTGRESQL", "")
+ON_POSTGRESQL = pytest.param(
+    "postgresql", marks=pytest.mark.skipif(not POSTGRESQL, reason="ITB_TEST_POSTGRESQL is not set")
+)
+
+
+@pytest.fixture(params=["sqlite", ON_POSTGRESQL])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    made = Store(POSTGRESQL if request.param == "postgresql" else f"sqlite:///{tmp_path}/itb.db")
+    if request.param == "postgresql":
+        with made.write() as c:
+            c.exec_driver_sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    migrate(made)
+    yield made
+    made.close()
+
+
+def canonical(event: Json) -> Json:
+    return load_event(exact_json.loads(exact_json.dumps(event)))
+
+
+def accept(c: Connection, event: Json, **more: Any) -> events.Accepted:
+    values = {"received_at": NOW, "actor": "test", "endpoints": endpoints.every(c, 1)} | more
+    return events.accept(c, 1, canonical(event), **values)
+
+
+def seqs(found: list[events.StoredEvent]) -> list[tuple[str, int]]:
+    return [(stored.event["id"], stored.version) for stored in found]
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(event=ANY_EVENT)
+def test_an_event_comes_back_as_it_was_loaded(store: Store, event: Json) -> None:
+    with store.write() as c:
+        done = events.accept(c, 1, event, received_at=NOW, actor="test", endpoints=[])
+        found = events.find(c, 1, event["source"], event["id"])
+    if done.outcome in ("accepted", "corrected"):
+        assert found[-1].event == event
+        assert exact_json.dumps(found[-1].event) == exact_json.dumps(event)
+        assert found[-1].content_hash == events.content_hash(event)
+
+
+def test_outcomes(store: Store) -> None:
+    with store.write() as c:
+        assert accept(c, REFILL).outcome == "accepted"
+        assert accept(c, REFILL) == events.Accepted("replayed", 1)
+        assert accept(c, REFILL | {"note": "x"}).outcome == "conflict"
+        assert accept(c, REFILL | {"note": "x", "version": 2}) == events.Accepted("corrected", 2)
+        assert accept(c, REFILL | {"version": 2}).outcome == "conflict"
+        assert accept(c, REFILL) == events.Accepted("replayed", 1)
+        assert seqs(events.find(c, 1, "clinic-a", "R-1")) == [("R-1", 1), ("R-1", 2)]
+        rows = audit.of(c, 1, "clinic-a/R-1")
+    assert [row.action for row in rows] == ["accepted", "conflict", "corrected", "conflict"]
+
+
+def test_digits_make_content(store: Store) -> None:
+    one = canonical(REFILL | {"volume_instilled": q(exact_json.loads("19.0"), "mL")})
+    two = canonical(REFILL | {"volume_instilled": q(exact_json.loads("19.00"), "mL")})
+    assert one == two
+    assert events.content_hash(one) != events.content_hash(two)
+
+
+def test_tenants_do_not_see_each_other(store: Store) -> None:
+    with store.write() as c:
+        c.exec_driver_sql("INSERT INTO tenants (id, name) VALUES (2, 'other')")
+        accept(c, REFILL)
+        done = events.accept(
+            c, 2, canonical(REFILL | {"note": "x"}), received_at=NOW, actor="t", endpoints=[]
+        )
+        assert done.outcome == "accepted"
+        for tenant, seq in ((1, 1), (2, 2)):
+            assert [e.seq for e in events.search(c, tenant, limit=10)] == [seq]
+            assert [e.seq for e in events.timeline(c, tenant, SERIAL)] == [seq]
+            assert [e.seq for e in events.find(c, tenant, "clinic-a", "R-1")] == [seq]
+            assert events.by_seq(c, tenant, 3 - seq) is None
+        assert deliveries.find(c, 2, 1) is None
+
+
+def test_a_timeline_holds_current_versions_as_they_happened(store: Store) -> None:
+    early = REFILL | {
+        "id": "R-0",
+        "occurred_at": "2025-05-05T10:00:00-04:00",
+        "started_at": "2025-05-05T13:00:00Z",
+    }
+    with store.write() as c:
+        for event in (DOSE_CHANGE, REFILL, CATHETER, PUMP, early):
+            accept(c, event)
+        accept(c, REFILL | {"version": 2, "note": "corrected"})
+        assert seqs(events.timeline(c, 1, SERIAL)) == [
+            ("D-2", 1),
+            ("D-1", 2),
+            ("R-0", 1),
+            ("R-1", 2),
+            ("P-1", 1),
+        ]
+        moved = REFILL | {"version": 3, "pump": "OTHER1"}
+        accept(c, moved)
+        assert seqs(events.timeline(c, 1, SERIAL)) == [("D-2", 1), ("D-1", 2), ("R-0", 1), ("P-1", 1)]
+        assert events.pumps(c, 1, limit=10) == [SERIAL, "OTHER1"]
+        assert events.pumps(c, 1, limit=10, after=SERIAL) == ["OTHER1"]
+
+
+def test_a_correction_keeps_its_record_s_place_among_those_of_one_instant(store: Store) -> None:
+    with store.write() as c:
+        for event in (CATHETER, PUMP, CATHETER | {"version": 2, "lot": "L2"}):
+            accept(c, event)
+        assert seqs(events.timeline(c, 1, SERIAL)) == [("D-2", 2), ("D-1", 2)]
+
+
+def test_a_lane_is_in_order_and_a_held_head_holds_only_its_own_lane(store: Store) -> None:
+    second = {"pump": "OTHER1", "id": "R-9"}
+    with store.write() as c:
+        for name in ("a", "b"):
+            endpoints.add(c, 1, name, "http://ehr.invalid", {}, now=NOW)
+        for event in (REFILL, DOSE_CHANGE, REFILL | second):
+            accept(c, event)
+        a, b = endpoints.every(c, 1)
+        pump, other = Lane(a.id, f"pump:{SERIAL}"), Lane(a.id, "pump:OTHER1")
+        assert len(deliveries.due_lanes(c, now=NOW)) == 4
+        assert deliveries.due_lanes(c, now=NOW, endpoint_id=a.id) == [pump, other]
+        head = deliveries.head(c, pump)
+        assert head is not None and head.event_seq == 1
+        deliveries.set_held(c, head.id, now=NOW, status="failed", last_status=422, reason="refused")
+        assert deliveries.due_lanes(c, now=NOW, endpoint_id=a.id) == [other]
+        assert deliveries.head(c, pump) == deliveries.find(c, 1, head.id)
+        assert deliveries.retry(c, 1, head.id, now=NOW)
+        deliveries.set_sent(c, head.id, now=NOW, last_status=200)
+        following = deliveries.head(c, pump)
+        assert following is not None and following.event_seq == 2
+        later = NOW + timedelta(seconds=10)
+        deliveries.set_retry(c, following.id, now=NOW, next_try_at=later, last_status=503, reason="busy")
+        assert deliveries.due_lanes(c, now=NOW, endpoint_id=a.id) == [other]
+        assert deliveries.due_lanes(c, now=later, endpoint_id=a.id) == [other, pump]
+        endpoints.set_enabled(c, a.id, False)
+        assert {lane.endpoint_id for lane in deliveries.due_lanes(c, now=later)} == {b.id}
+        assert deliveries.counts(c) == {"pending": 5, "sent": 1, "failed": 0, "parked": 0}
+
+
+def test_every_try_is_counted(store: Store) -> None:
+    with store.write() as c:
+        endpoints.add(c, 1, "a", "http://ehr.invalid", {}, now=NOW)
+        accept(c, REFILL)
+        for _ in range(2):
+            deliveries.set_retry(c, 1, now=NOW, next_try_at=NOW, last_status=None, reason="no answer")
+        deliveries.set_sent(c, 1, now=NOW, last_status=201)
+        sent = deliveries.find(c, 1, 1)
+    assert sent is not None
+    assert (sent.attempts, sent.status, sent.last_status, sent.reason) == (3, "sent", 201, None)
+
+
+def test_a_lease_is_one_owner_s_until_it_ends(store: Store) -> None:
+    end, after = NOW + timedelta(seconds=30), NOW + timedelta(seconds=31)
+    with store.write() as c:
+        assert leases.acquire(c, 1, "lane", "a", now=NOW, until=end) == 1
+        assert leases.acquire(c, 1, "lane", "b", now=NOW, until=end) is None
+        assert leases.acquire(c, 1, "other", "b", now=NOW, until=end) == 1
+        assert leases.is_held(c, 1, "lane", 1)
+        assert leases.acquire(c, 1, "lane", "b", now=after, until=after + timedelta(30)) == 2
+        assert not leases.is_held(c, 1, "lane", 1)
+        assert not leases.renew(c, 1, "lane", 1, until=end)
+        leases.release(c, 1, "lane", 1, now=after)
+        assert leases.acquire(c, 1, "lane", "a", now=after, until=end) is None
+        leases.release(c, 1, "lane", 2, now=after)
+        assert leases.acquire(c, 1, "lane", "a", now=after, until=end) == 3
+
+
+def test_a_link_is_found_from_both_sides_and_replaced(store: Store) -> None:
+    with store.write() as c:
+        a = endpoints.add(c, 1, "a", "http://ehr.invalid", {}, now=NOW)
+        first = Link(1, a.id, "sys", "v", "Device", "12", "1", "hash")
+        links.save(c, first, now=NOW)
+        assert links.find(c, a.id, "sys", "v") == links.find_remote(c, a.id, "Device", "12") == first
+        second = Link(1, a.id, "sys", "v", "Device", "12", "2", "other")
+        links.save(c, second, now=NOW)
+        assert links.find(c, a.id, "sys", "v") == second
+        assert links.find(c, a.id + 1, "sys", "v") is None
+        links.forget(c, a.id, "sys", "v")
+        assert links.find_remote(c, a.id, "Device", "12") is None
+
+
+def test_a_remote_version_is_kept_once_with_its_outcome(store: Store) -> None:
+    with store.write() as c:
+        a = endpoints.add(c, 1, "a", "http://ehr.invalid", {}, now=NOW)
+        seen = RemoteVersion(1, a.id, "Device", "12", "3", "2025-01-01T00:00:00Z", "{}", "parked")
+        remote.add(c, seen, now=NOW)
+        assert remote.find(c, a.id, "Device", "12", "3") == seen
+        assert remote.find(c, a.id, "Device", "12", "4") is None
+        assert remote.search(c, a.id, outcome="parked") == [seen]
+        accept(c, REFILL)
+        remote.set_outcome(c, seen, "accepted", 1)
+        assert remote.search(c, a.id, outcome="parked") == []
+
+
+def test_a_key_names_its_tenant_until_it_is_revoked(store: Store) -> None:
+    with store.write() as c:
+        key = keys.add(c, 1, "lab", now=NOW)
+        assert keys.caller(c, key) == keys.Caller(1, "lab")
+        assert keys.caller(c, key + "x") is None
+        assert [row.name for row in keys.every(c, 1)] == ["lab"]
+        assert keys.revoke(c, 1, "lab", now=NOW) == 1
+        assert keys.caller(c, key) is None
+        assert keys.revoke(c, 1, "lab", now=NOW) == 0
+
+
+def test_an_endpoint_keeps_what_it_was_told_over_the_defaults(store: Store) -> None:
+    with store.write() as c:
+        made = endpoints.add(c, 1, "a", "http://ehr.invalid/fhir/", {"poll_seconds": 60}, now=NOW)
+        endpoints.set_cursor(c, made.id, "2025-01-01T00:00:00Z")
+        found = endpoints.by_id(c, made.id)
+    assert found is not None
+    assert (found.url, found.cursor) == ("http://ehr.invalid/fhir", "2025-01-01T00:00:00Z")
+    assert found.options == endpoints.DEFAULT_OPTIONS | {"poll_seconds": 60}
+    assert "options" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("index", "call"),
+    [
+        ("sqlite_autoindex_events_1", lambda c: events.find(c, 1, "s", "i")),
+        ("ix_events_pump", lambda c: events.timeline(c, 1, SERIAL)),
+        ("ix_events_pump", lambda c: events.current(c, 1, pump=SERIAL, type="device")),
+        ("ix_events_patient", lambda c: events.search(c, 1, limit=9, patient=("s", PATIENT["value"]))),
+        ("ix_deliveries_lane", lambda c: deliveries.head(c, Lane(1, "x"))),
+        ("ix_deliveries_lane", lambda c: deliveries.due_lanes(c, now=NOW)),
+        ("ix_deliveries_event", lambda c: deliveries.of_event(c, 1)),
+        ("sqlite_autoindex_links_1", lambda c: links.find(c, 1, "s", "v")),
+        ("ix_links_remote", lambda c: links.find_remote(c, 1, "Device", "1")),
+        ("sqlite_autoindex_remote_versions_1", lambda c: remote.find(c, 1, "Device", "1", "1")),
+        ("sqlite_autoindex_api_keys_1", lambda c: keys.caller(c, "key")),
+    ],
+)
+def test_each_question_has_its_index(tmp_path: Path, index: str, call: Any) -> None:
+    made = Store(f"sqlite:///{tmp_path}/plan.db")
+    migrate(made)
+    asked: list[tuple[str, Any]] = []
+    event.listen(
+        made.engine, "before_cursor_execute", lambda _c, _cur, text, values, *_: asked.append((text, values))
+    )
+    with made.read() as c:
+        call(c)
+        text, values = asked[-1]
+        plan = " ".join(row[3] for row in c.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values))
+    made.close()
+    assert index in plan, plan
