@@ -23,9 +23,9 @@ from .codes import (
     part,
     sid,
 )
-from .envelope import BRIDGE, Event, PumpEnvelope, Recorded, is_retracted, occurred
+from .envelope import BRIDGE, Event, PumpEnvelope, Recorded, bridge_issues, is_retracted, occurred
 from .fields import Part, Prose
-from .limits import LIMITS, Limits
+from .limits import LIMITS, NO_LIMITS, Limits
 from .rows import MISSING, Always, Derived, Group, Issue, Json, Mapping, MappingError, Row, copy, take
 from .shared_rows import STATUS, SUBJECT, VERSION, key
 from .sources import Sources
@@ -46,7 +46,8 @@ SCHEMA = DoseChangeSchema()
 
 def issues(event: Event, limits: Limits = LIMITS) -> list[Issue]:
     """What is wrong with the event as a whole; rule ids as in docs/clinical.md, "Rules"."""
-    found = program.issues(event["after"], "after", limits)
+    limits = NO_LIMITS if is_retracted(event) else limits
+    found = bridge_issues(event) + program.issues(event["after"], "after", limits)
     if "before" in event:
         found += program.issues(event["before"], "before", limits)
     if found or "before" not in event:

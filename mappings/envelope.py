@@ -186,3 +186,11 @@ def in_order(event: Event, earlier: str, later: str) -> list[Issue]:
     first, second = event[earlier], event[later]
     before = instant(second) < instant(first) if "T" in first else second < first
     return [Issue(later, "order", f"{second} lies before {earlier} {first}")] if before else []
+
+
+def bridge_issues(event: Event) -> list[Issue]:
+    """A bridge ends after the visit that began it."""
+    end = event.get("bridge", {}).get("ends_at")
+    if end is None or instant(end) >= occurred(event):
+        return []
+    return [Issue("bridge.ends_at", "order", f"{end} lies before occurred_at {event['occurred_at']}")]

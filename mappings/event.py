@@ -53,8 +53,7 @@ def load_event(raw: Json) -> Event:
     for name, default in DEFAULTS.items():
         if event.get(name) == default:
             del event[name]
-    if not is_retracted(event):
-        found = mapping.issues(event)
-        if found:
-            raise MappingError(found)
+    found = mapping.issues(event)
+    if found:
+        raise MappingError(found)
     return event

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from .codes import BACLOFEN, NDC, definition, extension, local, part
-from .envelope import BRIDGE, Event, PumpEnvelope, Recorded, Strictly, in_order
+from .envelope import BRIDGE, Event, PumpEnvelope, Recorded, Strictly, bridge_issues, in_order
 from .fields import Count, Day, Flag, Line, Moment, Part, Quantity
 from .rows import Always, Codec, Derived, Group, Issue, Json, Mapping, Refused, Row, at
 from .shared_rows import STATUS, SUBJECT, VERSION, key
@@ -53,7 +53,7 @@ MIXED = re.compile(r"[+&]|\b(and|with|plus)\b", re.I)
 
 def issues(event: Event) -> list[Issue]:
     """What is wrong with the event as a whole."""
-    found = in_order(event, "started_at", "occurred_at")
+    found = in_order(event, "started_at", "occurred_at") + bridge_issues(event)
     name = event["drug"].get("name")
     if name is not None and (not BRAND.search(name) or MIXED.search(name)):
         why = "must name baclofen (or Lioresal, Gablofen) alone: other drugs and mixtures are not carried"

@@ -25,8 +25,15 @@ def now() -> datetime:
 
 
 def wsgi() -> Flask:
-    """The application as a web server's worker process builds it, from its environment."""
-    return create_app(from_environment(os.environ), clock=now)
+    """The application as the web server's worker process builds it, from its environment.
+
+    The runner lives in this process too: threads made before the web server forks would not outlive it.
+    """
+    settings = from_environment(os.environ)
+    app = create_app(settings, clock=now)
+    if settings.worker:
+        Runner(app.extensions["itb"].store, now).start()
+    return app
 
 
 def free_port(host: str) -> int:
@@ -40,26 +47,20 @@ def run(settings: Settings, host: str, port: int) -> None:
     """Serve until a signal stops it; the database is migrated first."""
     store = Store(settings.database_url)
     migrate(store)
-    runner = Runner(store, now) if settings.worker else None
-    if runner is not None:
-        runner.start()
+    store.close()
     chosen = port or free_port(host)
     click.echo(f"itb-fhir serves http://{host}:{chosen}/docs", err=True)
-    try:
-        Granian(
-            "service.server:wsgi",
-            factory=True,
-            interface=Interfaces.WSGI,
-            address=host,
-            port=chosen,
-            workers=1,
-            blocking_threads=4,
-            log_access=False,
-        ).serve()
-    finally:
-        if runner is not None:
-            runner.stop()
-        store.close()
+    Granian(
+        "service.server:wsgi",
+        factory=True,
+        interface=Interfaces.WSGI,
+        address=host,
+        port=chosen,
+        workers=1,
+        blocking_threads=4,
+        log_access=False,
+        respawn_failed_workers=True,
+    ).serve()
 
 
 def run_worker(store: Store) -> None:

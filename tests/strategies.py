@@ -144,6 +144,8 @@ def _loaded(raw: dict[str, Any]) -> dict[str, Any]:
     for earlier, later in (("started_at", "occurred_at"), ("implanted_on", "explanted_on")):
         if earlier in raw and later in raw:
             raw = raw | {earlier: raw[later]}
+    if "ends_at" in raw.get("bridge", {}):
+        raw = raw | {"bridge": raw["bridge"] | {"ends_at": raw["occurred_at"]}}
     return load_event(raw)
 
 

@@ -22,7 +22,8 @@ from .pull import pull
 from .push import deliver
 
 Clock = Callable[[], datetime]
-LEASE = timedelta(seconds=90)
+LEASE = timedelta(seconds=10)
+"""How long a lane waits for a worker that was killed. A slow one loses it sooner: every write is conditional."""
 IDLE_S = 0.2
 log = structlog.get_logger("itb.sync")
 
