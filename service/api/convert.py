@@ -16,7 +16,7 @@ from mappings.identity import conditional, point_references, resource_identity, 
 from mappings.rows import Issue, MappingError
 from mappings.stream import Converter
 from mappings.validate import validate
-from service.problems import FHIR_JSON, listed
+from service.problems import FHIR_JSON, Refused, listed
 from service.web import JSON_TYPES, NDJSON, Blueprint, answer, check_content_type, read_body, services
 
 from . import described
@@ -46,6 +46,8 @@ def convert_to_fhir() -> Response:
         items = raw if isinstance(raw, list) else [raw]
         places = [f"[{n}]" for n in range(len(items))] if isinstance(raw, list) else [""]
         sent = [(at, partial(_same, item)) for at, item in zip(places, items, strict=True)]
+    if not sent:
+        raise Refused(422, "no event was sent", rule="required")
     bundles, issues = _converted(sent)
     made = together(bundles)
     issues = issues or validate(made)

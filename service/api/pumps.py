@@ -41,7 +41,7 @@ def _moment(query: Json) -> datetime:
 
 def _state(c: Connection, serial: str, at: datetime) -> Json:
     found = [stored.event for stored in events.timeline(c, caller().tenant_id, serial)]
-    return to_json(pump_state(found, at)) if found else None
+    return to_json(pump_state(found, at)) | {"pump": serial} if found else None
 
 
 @blueprint.route("", methods=["GET"])
