@@ -1,89 +1,201 @@
-"""Advisory findings about a pump: each with its rule, and the sum it rests on. One function a rule."""
+"""What a person should look at: advisory rules over a pump's state, one function a rule.
+
+Rule ids and sources: docs/clinical.md §Rules. None of them stops a record or a therapy.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from fractions import Fraction
 
-from .reservoir import Thresholds
+from mappings.envelope import occurred
+
+from . import reservoir
+from .derivation import shown
+from .flow import boluses_per_day
+from .reservoir import Thresholds, rounded
 from .run import Run
 from .state import OpenIssue, PumpState
 
-Check = Callable[[PumpState, Run, Run, Thresholds], OpenIssue | None]
-
-
-def residual_differs(state: PumpState, run: Run, worst: Run, thresholds: Thresholds) -> OpenIssue | None:
-    """R2: the last refill found another volume than the programs had left."""
-    found = state.last_refill
-    if found is None or found.discrepancy is None or abs(found.discrepancy) <= thresholds.discrepancy_volume:
-        return None
-    side = (
-        "under-delivery" if found.discrepancy > 0 else "over-delivery, or loss at aspiration or in the pocket"
-    )
-    return OpenIssue(
-        "R2",
-        "warning",
-        f"the residual differs from the expected by more than {thresholds.discrepancy_volume} mL: {side}?",
-        f"{found.actual_residual} - {found.expected_residual} = {found.discrepancy} mL; "
-        f"delivered to programmed {found.delivery_ratio}",
-    )
-
-
-def concentration_without_bridge(
-    state: PumpState, run: Run, worst: Run, thresholds: Thresholds
-) -> OpenIssue | None:
-    """C3: the concentration changed, and no bridge is recorded, nor why none was needed."""
-    if run.unbridged is None:
-        return None
-    old, new = run.unbridged
-    return OpenIssue(
-        "C3",
-        "critical",
-        "the concentration changed without a bridge bolus or a reason why none was needed",
-        f"{old} ug/mL -> {new} ug/mL",
-    )
-
-
-def program_and_reservoir_differ(
-    state: PumpState, run: Run, worst: Run, thresholds: Thresholds
-) -> OpenIssue | None:
-    """C2: the pump is programmed for another concentration than it was filled with."""
-    programmed = (state.program or {}).get("concentration")
-    if programmed is None or state.concentration is None or programmed["value"] == state.concentration:
-        return None
-    share = state.concentration / programmed["value"]
-    return OpenIssue(
-        "C2",
-        "critical",
-        "the program's concentration is not the one in the reservoir",
-        f"{state.concentration} / {programmed['value']} ug/mL = {share.normalize():f} times the dose",
-    )
-
-
-def before_is_not_what_ran(
-    state: PumpState, run: Run, worst: Run, thresholds: Thresholds
-) -> OpenIssue | None:
-    """P5: a programming found another program than the record before it had left: one is missing."""
-    if run.missing_before is None:
-        return None
-    earlier, later = run.missing_before
-    return OpenIssue(
-        "P5",
-        "warning",
-        "the program found at a visit is not the one recorded before it: a record is missing or wrong",
-        f"{earlier['source']}/{earlier['id']} after is not {later['source']}/{later['id']} before",
-    )
-
-
-CHECKS: tuple[Check, ...] = (
-    residual_differs,
-    concentration_without_bridge,
-    program_and_reservoir_differ,
-    before_is_not_what_ran,
-)
-"""Every advisory check."""
+WARNING, CRITICAL = "warning", "critical"
 
 
 def open_issues(state: PumpState, run: Run, worst: Run, thresholds: Thresholds) -> tuple[OpenIssue, ...]:
-    """What the checks find."""
-    found = (check(state, run, worst, thresholds) for check in CHECKS)
-    return tuple(issue for issue in found if issue is not None)
+    """Every finding that is open, in the order of CHECKS; `worst` is the run with every patient bolus."""
+    return tuple(issue for check in CHECKS for issue in check(state, run, worst, thresholds))
+
+
+def discrepancy_at_refill(
+    state: PumpState, run: Run, worst: Run, thresholds: Thresholds
+) -> Iterator[OpenIssue]:
+    """R2: more or less was left than expected; patient boluses widen what is expected."""
+    found, least = run.residual, worst.residual
+    if found is None or least is None or found.actual is None:
+        return
+    expected = found.expected if found.actual > least.expected else least.expected
+    if least.expected <= found.actual <= found.expected:
+        return
+    difference = reservoir.discrepancy(found.actual, expected)
+    if abs(difference) <= thresholds.discrepancy_volume:
+        return
+    ratio = reservoir.delivery_ratio(found.fill, found.actual, expected)
+    fill, actual, due = shown(found.fill), shown(found.actual), shown(rounded(expected, 4))
+    which = "under-delivery: check catheter and pump" if difference > 0 else "over-delivery or drug lost"
+    parts = f"{actual} mL - {due} mL = {shown(rounded(difference, 4))} mL"
+    if ratio is not None:
+        parts += f"; ({fill} - {actual}) / ({fill} - {due}) = {rounded(ratio, 3)}"
+    yield OpenIssue(
+        "R2",
+        WARNING,
+        f"at the refill {found.event['occurred_at']} {actual} mL were left, {due} mL expected: {which}",
+        parts,
+    )
+
+
+def unbridged_concentration(
+    state: PumpState, run: Run, worst: Run, thresholds: Thresholds
+) -> Iterator[OpenIssue]:
+    """C3: the concentration changed, and nothing tells of a bridge or why none was needed."""
+    if run.unbridged is None:
+        return
+    old, new = run.unbridged
+    yield OpenIssue(
+        "C3",
+        CRITICAL,
+        f"the concentration changed from {shown(old)} to {shown(new)} mcg/mL without a bridge "
+        "or a reason why none was required",
+        f"until the old drug is flushed the patient gets {shown(old)} / {shown(new)} = "
+        f"{rounded(Fraction(old) / Fraction(new), 3)} of the programmed dose",
+    )
+
+
+def bridge_as_recorded(state: PumpState, run: Run, worst: Run, thresholds: Thresholds) -> Iterator[OpenIssue]:
+    """C3: a bridge whose recorded duration is not volume / flow, or that another programming cut short."""
+    bridge = run.bridge
+    said = (run.programming or {}).get("bridge") or (run.refill or {}).get("bridge") or {}
+    if bridge is not None and "duration" in said:
+        days = reservoir.span_days(said["duration"])
+        needed = bridge.ends - bridge.starts
+        if abs(days - needed) > needed * Fraction(thresholds.bridge_tolerance):
+            hours, said_hours = rounded(needed * 24, 2), shown(rounded(days * 24, 2))
+            yield OpenIssue(
+                "C3",
+                WARNING,
+                f"the bridge was recorded for {said_hours} h; the new dose of old drug needs {hours} h",
+                f"{shown(bridge.volume)} mL / {shown(rounded(bridge.rate, 6))} mL/d = {hours} h",
+            )
+    if run.cut_bridge is not None:
+        ends = _text(run.cut_bridge.ends, state.at)
+        yield OpenIssue(
+            "C3", WARNING, f"the pump was programmed again before its bridge ended at {ends}", "no sum"
+        )
+
+
+def program_and_reservoir(
+    state: PumpState, run: Run, worst: Run, thresholds: Thresholds
+) -> Iterator[OpenIssue]:
+    """C2: the program believes another concentration than the reservoir holds."""
+    programmed = (run.program or {}).get("concentration", {}).get("value")
+    if programmed is None or run.concentration is None or programmed == run.concentration:
+        return
+    if run.program["mode"] == "stopped":
+        return
+    dose = run.program["daily_dose"]["value"]
+    filled = shown(run.concentration)
+    real = rounded(reservoir.delivered_daily_dose(dose, programmed, run.concentration), 2)
+    yield OpenIssue(
+        "C2",
+        CRITICAL,
+        f"the pump is programmed for {shown(programmed)} mcg/mL and filled with {filled} mcg/mL: "
+        f"it gives {shown(real)} instead of {shown(dose)} mcg/day",
+        f"{shown(dose)} / {shown(programmed)} * {filled} = {shown(real)} mcg/day",
+    )
+
+
+def unknown_path(state: PumpState, run: Run, worst: Run, thresholds: Thresholds) -> Iterator[OpenIssue]:
+    """C4: a bridge while the volume of the catheter is unknown."""
+    facts = state.catheter or {}
+    if run.bridge is None or {"implanted_length", "volume_per_length"} <= facts.keys():
+        return
+    yield OpenIssue(
+        "C4",
+        WARNING,
+        "a bridge was programmed, but the catheter's implanted length or volume per length is not recorded",
+        "V_path = implanted length * volume per length + pump tubing",
+    )
+
+
+def programs_chain(state: PumpState, run: Run, worst: Run, thresholds: Thresholds) -> Iterator[OpenIssue]:
+    """A programming found another program than the one recorded before it: a record is missing."""
+    if run.missing_before is None:
+        return
+    left, found = run.missing_before
+    yield OpenIssue(
+        "chain",
+        WARNING,
+        f"the programming {found['occurred_at']} found another program than {left['occurred_at']} left: "
+        "a programming in between is not recorded, so volumes and dates may be wrong",
+        f"left {_dose(left['after'])}, found {_dose(found['before'])}",
+    )
+
+
+def refill_is_due(state: PumpState, run: Run, worst: Run, thresholds: Thresholds) -> Iterator[OpenIssue]:
+    """R4: past the refill date, past the alarm, or empty, whichever is worst."""
+    limits: list[tuple[datetime | None, str]] = [
+        (state.empty_at, "is calculated to be empty since"),
+        (state.alarm_at, "is calculated below its low-alarm volume since"),
+    ]
+    for limit, words in limits:
+        if limit is not None and state.at >= limit:
+            since = limit.isoformat()
+            yield OpenIssue("R4", CRITICAL, f"the reservoir {words} {since}", f"{_iso(state)} >= {since}")
+            return
+    if state.refill_by is None or run.refill is None:
+        return
+    today = state.at.astimezone(occurred(run.refill).tzinfo).date()
+    if today >= state.refill_by:
+        yield OpenIssue(
+            "R4", WARNING, f"the refill is due since {state.refill_by}", f"{today} >= {state.refill_by}"
+        )
+
+
+def unlimited_boluses(state: PumpState, run: Run, worst: Run, thresholds: Thresholds) -> Iterator[OpenIssue]:
+    """F2: nothing limits the patient's boluses, so there is no worst case to reckon with."""
+    if run.program is not None and boluses_per_day(run.program) is None:
+        yield OpenIssue(
+            "F2",
+            WARNING,
+            "the patient bolus has neither max_per_day nor lockout: the alarm date counts no boluses",
+            "n is unknown",
+        )
+
+
+def _text(day: Fraction, at: datetime) -> str:
+    found = reservoir.moment_of(day, at.tzinfo)
+    return found.isoformat() if found is not None else "no date"
+
+
+def _iso(state: PumpState) -> str:
+    return state.at.isoformat(timespec="seconds")
+
+
+def _dose(program: dict[str, dict[str, object]]) -> str:
+    words = [str(program["mode"])]
+    for name in ("daily_dose", "concentration"):
+        if name in program:
+            words.append(f"{program[name]['value']} {program[name]['unit']}".replace("ug", "mcg"))
+    return " ".join(words)
+
+
+Check = Callable[[PumpState, Run, Run, Thresholds], Iterator[OpenIssue]]
+CHECKS: tuple[Check, ...] = (
+    refill_is_due,
+    discrepancy_at_refill,
+    unbridged_concentration,
+    program_and_reservoir,
+    bridge_as_recorded,
+    unknown_path,
+    unlimited_boluses,
+    programs_chain,
+)

@@ -20,7 +20,7 @@ from .checks import open_issues
 from .derivation import derivation
 from .flow import boluses_per_day
 from .reservoir import THRESHOLDS, Thresholds, rounded
-from .run import Run, advance, alarm_day, bridging, empty_day, step
+from .run import Run, advance, alarm_day, empty_day, step
 from .state import BridgeState, PumpState, RefillCheck, to_json
 
 __all__ = ["PumpState", "current", "pump_state", "to_json"]
@@ -72,6 +72,7 @@ def pump_state(events: Iterable[Event], at: datetime, thresholds: Thresholds = T
     run = fold(ordered, thresholds)
     bolus = any("patient_bolus" in e["after"] for e in ordered if e["type"] == "dose-change")
     worst = fold(ordered, thresholds, with_boluses=True) if bolus else run
+    zone = occurred(ordered[-1]).tzinfo if ordered else at.tzinfo
     pump, catheter = _devices(ordered)
     in_use = _in_use(pump, at)
     facts: dict[str, Any] = {
@@ -81,11 +82,11 @@ def pump_state(events: Iterable[Event], at: datetime, thresholds: Thresholds = T
         "catheter": catheter,
         "in_use": in_use,
         "path_volume": _path_volume(pump, catheter, thresholds),
-        **_programmed(run, occurred(ordered[-1]).tzinfo if ordered else at.tzinfo),
+        **_programmed(run, at, zone),
         **_filled(run),
     }
     if in_use:
-        facts |= _dates(run, worst, at, thresholds)
+        facts |= _dates(run, worst, at, zone, thresholds)
     state = PumpState(at=at, derivation=derivation(run, facts, thresholds), **facts)
     return replace(state, open_issues=open_issues(state, run, worst, thresholds))
 
@@ -131,7 +132,7 @@ def _path_volume(pump: Any, catheter: Any, thresholds: Thresholds) -> Decimal | 
     return rounded(reservoir.path_volume(reservoir.catheter_volume(length, per_cm), tubing), 4)
 
 
-def _programmed(run: Run, zone: tzinfo | None) -> dict[str, Any]:
+def _programmed(run: Run, at: datetime, zone: tzinfo | None) -> dict[str, Any]:
     if run.programming is None:
         return {}
     program = run.program
@@ -147,11 +148,11 @@ def _programmed(run: Run, zone: tzinfo | None) -> dict[str, Any]:
         "flow_rate": rounded(run.flow.mean, 6),
         "daily_dose": rounded(dose, 2),
         "worst_case_daily_dose": worst,
-        "bridge": _bridge(run, zone),
+        "bridge": _bridge(run, at, zone),
     }
 
 
-def _bridge(run: Run, zone: tzinfo | None) -> BridgeState | None:
+def _bridge(run: Run, at: datetime, zone: tzinfo | None) -> BridgeState | None:
     bridge = run.bridge
     if bridge is None:
         return None
@@ -165,7 +166,7 @@ def _bridge(run: Run, zone: tzinfo | None) -> BridgeState | None:
         drug=drug,
         starts_at=reservoir.moment_of(bridge.starts, zone),
         ends_at=reservoir.moment_of(bridge.ends, zone),
-        running=bridging(run) is not None,
+        running=reservoir.day_number(at) < bridge.ends,
     )
 
 
@@ -196,7 +197,7 @@ def _check(run: Run) -> RefillCheck | None:
     )
 
 
-def _dates(run: Run, worst: Run, at: datetime, thresholds: Thresholds) -> dict[str, Any]:
+def _dates(run: Run, worst: Run, at: datetime, zone: tzinfo | None, thresholds: Thresholds) -> dict[str, Any]:
     """Volume and dates; the refill date reckons with every patient bolus that may be asked for."""
     if run.refill is None:
         return {}

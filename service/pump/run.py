@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -138,7 +137,7 @@ def _reach(run: Run, level: Fraction) -> Fraction | None:
 
 
 def _refilled(run: Run, event: Event, thresholds: Thresholds) -> Run:
-    filled = event["drug"]["concentration"]["value"]
+    filled = Decimal(event["drug"]["concentration"]["value"])
     old = run.concentration
     residual = None
     if run.volume is not None and run.refill is not None:
@@ -217,10 +216,5 @@ def _facts(program: Any, names: tuple[str, ...]) -> list[Any]:
     return [program.get(name) for name in names]
 
 
-def _value(holder: Any, name: str) -> Any:
-    return holder[name]["value"] if name in holder else None
-
-
-def programmed_at(run: Run) -> datetime | None:
-    """When the running program was set."""
-    return occurred(run.programming) if run.programming is not None else None
+def _value(holder: Any, name: str) -> Decimal | None:
+    return Decimal(holder[name]["value"]) if name in holder else None
