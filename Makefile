@@ -15,7 +15,7 @@ INSTALLED := $(VENV)/.installed
 HAPI_BUILT := $(HAPI)/target/classpath
 
 .DELETE_ON_ERROR:
-.PHONY: help install lint test check-image demo hapi hapi-build bench golden lock wheel install-runtime clean \
+.PHONY: help install lint test check-image demo hapi hapi-build hapi-archive bench golden lock wheel install-runtime clean \
         need-python need-java
 
 help: ## this list
@@ -87,14 +87,15 @@ hapi-build: need-java $(HAPI_BUILT)
 
 $(HAPI_BUILT): $(HAPI)/pom.xml $(shell find $(HAPI)/src -type f) | need-java
 	@echo 'building HAPI: the first time Maven downloads about 300 MB' >&2
-	cd $(HAPI) && mvn --batch-mode --quiet compile jar:jar dependency:build-classpath
+	cd $(HAPI) && mvn --batch-mode --quiet -Dstyle.color=never compile jar:jar dependency:build-classpath
 	@rm -f $(HAPI)/target/hapi.jsa
 	@touch $@
 
 # Worth it from about the third start on: a start takes half the time, writing the archive takes a minute.
-hapi-archive: hapi-build ## an archive of HAPI's loaded classes (200 MB), which halves the time of every later start
-	java -Xmx2g -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ArchiveClassesAtExit=$(HAPI)/target/hapi.jsa -Dhapi.exitWithParent=true \
-	  -classpath $(abspath $(HAPI))/target/hapi.jar:$$(cat $(HAPI_BUILT)) itb.fixtures.hapi.HapiServer
+hapi-archive: hapi-build ## an archive of HAPI's loaded classes (200 MB): later starts take half the time
+	java -Xmx2g -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ArchiveClassesAtExit=$(HAPI)/target/hapi.jsa \
+	  -Dhapi.exitWhenReady=true -classpath $(abspath $(HAPI))/target/hapi.jar:$$(cat $(HAPI_BUILT)) \
+	  itb.fixtures.hapi.HapiServer
 
 # --- the image: these two are all that the Dockerfile runs ----------------------------------------------
 

@@ -23,7 +23,7 @@ from .push import deliver
 
 Clock = Callable[[], datetime]
 LEASE = timedelta(seconds=10)
-"""How long a lane waits for a worker that was killed. A slow one loses it sooner: every write is conditional."""
+"""How long a lane waits for a killed worker. A slow one may lose it sooner: every write is conditional."""
 IDLE_S = 0.2
 log = structlog.get_logger("itb.sync")
 

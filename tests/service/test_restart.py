@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,7 @@ def check_once_each(hapi: str, events: list[Any]) -> None:
 
 @pytest.mark.parametrize("after_s", [0.15, 0.6, 1.5])
 def test_a_kill_in_mid_sync_loses_and_doubles_nothing(after_s: float, hapi: str, tmp_path: Path) -> None:
-    name = f"kill{int(after_s * 100)}"
+    name = f"kill-{uuid.uuid4().hex[:8]}"
     events = []
     for line in STORYLINE.read_bytes().splitlines():
         event = loads(line) | {

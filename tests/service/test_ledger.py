@@ -1,0 +1,374 @@
+"""The fold: its laws, and what it says about records that are odd, missing or late."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mappings import load_event
+from service.pump.ledger import pump_state, to_json
+from service.pump.reservoir import Thresholds
+from service.pump.state import PumpState
+from strategies import program
+
+Json = dict[str, Any]
+unhurried = settings(deadline=None)  # a busy machine is no failure
+START = datetime(2025, 1, 1, 12, tzinfo=UTC)
+PATIENT = {"system": "http://hospital.invalid/mrn", "value": "MRN009"}
+
+
+def at(days: float) -> datetime:
+    return START + timedelta(seconds=round(days * 86_400))
+
+
+def quantity(value: str | Decimal, unit: str) -> Json:
+    return {"value": Decimal(value), "unit": unit}
+
+
+def envelope(type: str, id: str, when: datetime) -> Json:
+    made: Json = {"type": type, "source": "clinic-a", "id": id, "patient": PATIENT, "pump": "NGP000009H"}
+    return made | {"occurred_at": when.strftime("%Y-%m-%dT%H:%M:%SZ")}
+
+
+def refill(id: str, days: float, *, strength: str = "500", volume: str = "20", **more: Any) -> Json:
+    drug = {"concentration": quantity(strength, "ug/mL"), "lot": "L1", "expires_on": "2030-01-01"}
+    filled = {"drug": drug, "volume_instilled": quantity(volume, "mL")}
+    return load_event(envelope("refill", id, at(days)) | filled | more)
+
+
+def simple(dose: str, strength: str = "500") -> Json:
+    return {
+        "mode": "simple",
+        "daily_dose": quantity(dose, "ug/d"),
+        "concentration": quantity(strength, "ug/mL"),
+    }
+
+
+def change(id: str, days: float, after: Json, before: Json | None = None, **more: Any) -> Json:
+    sides = ({"before": before} if before else {}) | {"after": after}
+    return load_event(envelope("dose-change", id, at(days)) | sides | more)
+
+
+def rules(state: PumpState) -> list[str]:
+    return [issue.rule for issue in state.open_issues]
+
+
+DAYS = st.integers(0, 4000).map(lambda tenth: tenth / 40)
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Json]:
+    """A first refill and then any programmings and refills, in any order of time."""
+    events = [refill("R-0", 0), change("P-0", 0, draw(program()))]
+    for index in range(draw(st.integers(0, 5))):
+        days = draw(DAYS)
+        if draw(st.booleans()):
+            strength = draw(st.sampled_from(["500", "500.0", "2000"]))
+            residual = quantity(draw(st.sampled_from(["0", "3.5", "18"])), "mL")
+            events.append(refill(f"R-{index + 1}", days, strength=strength, volume_removed=residual))
+        else:
+            bridge = draw(st.sampled_from([{}, {"bridge": {"volume": quantity("0.3574", "mL")}}]))
+            events.append(change(f"P-{index + 1}", days, draw(program()), **bridge))
+    return events
+
+
+def numbers(state: PumpState) -> PumpState:
+    """The state without what tells which record said it last."""
+    return replace(state, programmed_at=None, derivation={}, open_issues=())
+
+
+@unhurried
+@given(histories().flatmap(lambda h: st.tuples(st.just(h), st.permutations(h))), DAYS)
+def test_the_order_of_arrival_does_not_matter(orders: tuple[list[Json], list[Json]], days: float) -> None:
+    sent, arrived = orders
+    assert pump_state(sent, at(days)) == pump_state(arrived, at(days))
+
+
+@unhurried
+@given(histories(), DAYS, DAYS)
+def test_splitting_a_period_changes_no_number(events: list[Json], split: float, days: float) -> None:
+    running = pump_state(events, at(split)).program
+    again = load_event(envelope("dose-change", "P-split", at(split)) | {"before": running, "after": running})
+    times = {e["occurred_at"] for e in events}
+    if again["occurred_at"] in times:
+        return  # at one moment the ids decide which programming is the last one
+    assert numbers(pump_state([*events, again], at(days))) == numbers(pump_state(events, at(days)))
+
+
+@unhurried
+@given(histories(), st.data(), DAYS)
+def test_a_correction_equals_having_been_right_the_first_time(
+    right: list[Json], data: st.DataObject, days: float
+) -> None:
+    index = data.draw(st.integers(0, len(right) - 1))
+    wrong = dict(right[index])
+    if wrong["type"] == "refill":
+        wrong["volume_instilled"] = quantity("11", "mL")
+    else:
+        wrong["after"] = simple("123", "1000")
+    corrected = right[index] | {"version": 2}
+    sent = [*right[:index], wrong, *right[index + 1 :], corrected]
+    assert pump_state(sent, at(days)) == pump_state(right, at(days))
+
+
+@unhurried
+@given(histories(), st.data(), DAYS)
+def test_a_record_entered_in_error_counts_as_never_sent(
+    events: list[Json], data: st.DataObject, days: float
+) -> None:
+    index = data.draw(st.integers(1, len(events) - 1))
+    retracted = [*events, events[index] | {"version": 2, "status": "entered-in-error"}]
+    left = [e for i, e in enumerate(events) if i != index]
+    assert pump_state(retracted, at(days)) == pump_state(left, at(days))
+
+
+@unhurried
+@given(histories(), DAYS, DAYS)
+def test_a_volume_never_grows_between_refills_nor_falls_below_zero(
+    events: list[Json], one: float, other: float
+) -> None:
+    first, second = sorted((one, other))
+    earlier, later = pump_state(events, at(first)), pump_state(events, at(second))
+    assert earlier.reservoir_volume is not None and later.reservoir_volume is not None
+    assert min(earlier.reservoir_volume, later.reservoir_volume) >= 0
+    if earlier.last_refill_at == later.last_refill_at:
+        assert later.reservoir_volume <= earlier.reservoir_volume
+
+
+@unhurried
+@given(histories(), DAYS)
+def test_the_alarm_is_the_last_second_at_or_above_the_low_volume(events: list[Json], days: float) -> None:
+    state = pump_state(events, at(days))
+    if state.alarm_at is None or state.alarm_at < at(days):
+        return
+    before = pump_state(events, state.alarm_at).reservoir_volume
+    later = [e for e in events if at(days) < datetime.fromisoformat(e["occurred_at"])]
+    if not later:
+        assert before is not None and before >= Decimal("2.0000")
+        after = pump_state(events, state.alarm_at + timedelta(seconds=1)).reservoir_volume
+        assert after is not None and after <= Decimal("2.0001")
+
+
+def test_a_pump_without_records_has_a_state() -> None:
+    state = pump_state([], START)
+    assert (state.pump, state.reservoir_volume, state.alarm_at, state.open_issues) == (None, None, None, ())
+    assert to_json(state)["program"] is None
+
+
+def test_a_program_before_the_first_refill_empties_nothing() -> None:
+    state = pump_state([change("P-1", 0, simple("100"))], at(5))
+    assert state.flow_rate == Decimal("0.2")
+    assert (state.reservoir_volume, state.refill_by) == (None, None)
+
+
+def test_what_is_still_to_come_does_not_count() -> None:
+    events = [refill("R-1", 0), change("P-1", 0, simple("100")), change("P-2", 10, simple("200"))]
+    assert pump_state(events, at(9)).daily_dose == 100
+    assert pump_state(events, at(10)).daily_dose == 200
+
+
+def test_at_one_moment_the_refill_comes_before_the_programming() -> None:
+    events = [change("A-1", 0, simple("100")), refill("Z-9", 0)]
+    assert pump_state(events, at(1)).reservoir_volume == Decimal("19.8")
+
+
+def test_a_concentration_change_without_a_bridge_is_open_until_the_next_refill() -> None:
+    events = [refill("R-1", 0), change("P-1", 0, simple("100"))]
+    events += [refill("R-2", 30, strength="2000"), change("P-2", 30, simple("100", "2000"))]
+    state = pump_state(events, at(31))
+    assert rules(state) == ["C3"]
+    assert "0.250 of the programmed dose" in state.open_issues[0].arithmetic
+    assert rules(pump_state([*events, refill("R-3", 60, strength="2000")], at(61))) == []
+
+
+@pytest.mark.parametrize("where", ["refill", "dose-change", "minutes before the refill"])
+@pytest.mark.parametrize("bridge", [{"not_required": "path flushed"}, {"volume": quantity("0.4", "mL")}])
+def test_a_bridge_may_stand_on_the_refill_or_on_the_programming(where: str, bridge: Json) -> None:
+    said = {"bridge": bridge}
+    of_refill, of_change = (said, {}) if where == "refill" else ({}, said)
+    first = 29.99 if where == "minutes before the refill" else 30
+    events = [
+        refill("R-1", 0),
+        change("P-1", 0, simple("100")),
+        refill("R-2", 30, strength="2000", **of_refill),
+        change("P-2", first, simple("100", "2000"), simple("100"), **of_change),
+    ]
+    state = pump_state(events, at(31))
+    assert "C3" not in rules(state)
+    assert (state.bridge is not None) == ("volume" in bridge)
+    if state.bridge is not None:
+        assert (state.bridge.flow_rate, state.bridge.duration) == (Decimal("0.2"), Decimal(48))
+
+
+def test_a_refills_bridge_is_given_once() -> None:
+    events = [
+        refill("R-1", 0),
+        change("P-1", 0, simple("100")),
+        refill("R-2", 30, strength="2000", bridge={"volume": quantity("0.2", "mL")}),
+        change("P-2", 30, simple("100", "2000")),
+        change("P-3", 40, simple("120", "2000")),
+    ]
+    state = pump_state(events, at(50))
+    assert state.bridge is None
+    # 0.2 mL in one day of bridge, 9 d at 0.05 mL/d, 10 d at 0.06 mL/d
+    assert state.reservoir_volume == Decimal(20) - Decimal("0.2") - Decimal("0.45") - Decimal("0.6")
+
+
+def test_another_program_during_a_bridge_ends_it_and_says_so() -> None:
+    events = [
+        refill("R-1", 0),
+        change("P-1", 0, simple("100")),
+        refill("R-2", 30, strength="2000"),
+        change("P-2", 30, simple("100", "2000"), bridge={"volume": quantity("0.4", "mL")}),
+        change("P-3", 31, simple("200", "2000")),
+    ]
+    state = pump_state(events, at(32))
+    assert state.bridge is None
+    assert rules(state) == ["C3"]
+    assert state.reservoir_volume == Decimal(20) - Decimal("0.2") - Decimal("0.1")
+
+
+def test_a_bridge_recorded_for_another_time_than_it_needs_is_pointed_out() -> None:
+    bridge = {"volume": quantity("0.4", "mL"), "duration": quantity("30", "h")}
+    events = [
+        refill("R-1", 0),
+        change("P-1", 0, simple("100")),
+        refill("R-2", 30, strength="2000"),
+        change("P-2", 30, simple("100", "2000"), bridge=bridge),
+    ]
+    found = pump_state(events, at(30)).open_issues
+    assert [(i.rule, i.severity) for i in found] == [("C3", "warning"), ("C4", "warning")]
+    assert "0.4 mL / 0.2 mL/d = 48.00 h" in found[0].arithmetic
+
+
+def test_a_program_for_another_concentration_than_the_reservoirs_is_critical() -> None:
+    events = [refill("R-1", 0, strength="2000"), change("P-1", 0, simple("100", "500"))]
+    found = pump_state(events, at(1)).open_issues
+    assert [(i.rule, i.severity) for i in found] == [("C2", "critical")]
+    assert found[0].arithmetic == "100 / 500 * 2000 = 400 mcg/day"
+
+
+def test_a_missing_programming_shows_in_the_chain() -> None:
+    events = [refill("R-1", 0), change("P-1", 0, simple("100"))]
+    events.append(change("P-3", 5, simple("130"), simple("120")))
+    assert rules(pump_state(events, at(6))) == ["chain"]
+    missing = change("P-2", 3, simple("120"), simple("100"))
+    assert rules(pump_state([*events, missing], at(6))) == []
+
+
+def test_patient_boluses_bring_the_refill_forward_and_widen_what_is_expected() -> None:
+    bolus = {"patient_bolus": {"dose": quantity("20", "ug"), "max_per_day": 4}}
+    events = [refill("R-1", 0, strength="2000"), change("P-1", 0, simple("350", "2000") | bolus)]
+    state = pump_state(events, at(0))
+    assert state.worst_case_daily_dose == 430
+    assert state.alarm_at == at(18 / 0.175) - timedelta(microseconds=at(18 / 0.175).microsecond)
+    assert state.alarm_at_worst_case is not None
+    assert state.alarm_at_worst_case.date().isoformat() == "2025-03-26"  # 83.7 d
+    assert str(state.refill_by) == "2025-03-21"
+    # after 80 d between 6 mL (no bolus) and 2.8 mL (every bolus) may be left
+    for removed, open_rules in (("6.0", []), ("2.8", []), ("8.1", ["R2"]), ("0.7", ["R2"])):
+        visit = refill("R-2", 80, strength="2000", volume_removed=quantity(removed, "mL"))
+        assert rules(pump_state([*events, visit], at(80))) == open_rules
+
+
+def test_a_bolus_without_a_limit_is_pointed_out() -> None:
+    bolus = {"patient_bolus": {"dose": quantity("20", "ug")}}
+    state = pump_state([refill("R-1", 0), change("P-1", 0, simple("100") | bolus)], at(1))
+    assert rules(state) == ["F2"]
+    assert state.worst_case_daily_dose is None
+
+
+def test_a_lockout_limits_the_boluses_too() -> None:
+    bolus = {"dose": quantity("10", "ug"), "lockout": quantity("8", "h"), "max_per_day": 9}
+    state = pump_state([refill("R-1", 0), change("P-1", 0, simple("100") | {"patient_bolus": bolus})], at(1))
+    assert state.worst_case_daily_dose == 130
+
+
+def test_a_refill_falls_due_then_alarms_then_is_empty() -> None:
+    events = [refill("R-1", 0), change("P-1", 0, simple("100"))]
+    found = [pump_state(events, at(days)).open_issues for days in (84, 85, 90, 100)]
+    assert [[i.severity for i in issues] for issues in found] == [[], ["warning"], ["critical"], ["critical"]]
+    assert "empty" in found[3][0].message
+    assert pump_state(events, at(101)).reservoir_volume == 0
+
+
+def test_an_alarm_that_was_passed_before_a_programming_stays_passed() -> None:
+    events = [refill("R-1", 0), change("P-1", 0, simple("100")), change("P-2", 95, simple("50"))]
+    assert pump_state(events, at(96)).alarm_at == at(90)
+    assert pump_state(events, at(96)).empty_at == at(105)
+
+
+def test_a_stopped_pump_has_no_alarm_but_a_stability_limit() -> None:
+    events = [refill("R-1", 0), change("P-1", 0, simple("100")), change("P-2", 10, {"mode": "stopped"})]
+    state = pump_state(events, at(60))
+    assert (state.reservoir_volume, state.alarm_at, state.refill_by_decided_by) == (18, None, "stability")
+
+
+def test_flex_is_integrated_step_by_step_on_the_pumps_own_clock() -> None:
+    steps = [
+        {"start": "06:00", "duration": quantity("12", "h"), "dose": quantity("90", "ug")},
+        {"start": "18:00", "duration": quantity("12", "h"), "dose": quantity("10", "ug")},
+    ]
+    flex = {"mode": "flex", "daily_dose": quantity("100", "ug/d")}
+    flex |= {"concentration": quantity("500", "ug/mL"), "steps": steps}
+    noon = change("P-1", 0, flex)  # 12:00 UTC
+    six_hours_west = noon | {"occurred_at": "2025-01-01T06:00:00-06:00"}
+    for event, first_six_hours in ((noon, "0.09"), (six_hours_west, "0.09")):
+        state = pump_state([refill("R-1", 0), event], at(0.25))
+        assert state.reservoir_volume == 20 - Decimal(first_six_hours)
+    assert pump_state([refill("R-1", 0), noon], at(0.5)).reservoir_volume == Decimal("19.9")
+    assert pump_state([refill("R-1", 0), six_hours_west], at(0.5)).reservoir_volume == Decimal("19.82")
+    whole_days = [pump_state([refill("R-1", 0), e], at(70)).reservoir_volume for e in (noon, six_hours_west)]
+    assert whole_days == [6, 6]
+
+
+def test_weekdays_count_on_their_days() -> None:
+    week = ["mon", "tue", "wed", "thu", "fri"]
+    day = {"start": "00:00", "duration": quantity("24", "h")}
+    steps = [
+        day | {"dose": quantity("100", "ug"), "days": week},
+        day | {"dose": quantity("240", "ug"), "days": ["sat", "sun"]},
+    ]
+    flex = {"mode": "flex", "daily_dose": quantity("140", "ug/d")}
+    flex |= {"concentration": quantity("1000", "ug/mL"), "steps": steps}
+    events = [refill("R-1", 0, strength="1000"), change("P-1", 0, flex)]  # Wednesday 2025-01-01, noon
+    found = [pump_state(events, at(days)).reservoir_volume for days in (2, 2.5, 3.5, 7)]
+    assert found == [Decimal(20) - Decimal(used) for used in ("0.2", "0.25", "0.49", "0.98")]
+
+
+def test_thresholds_are_a_sites_own() -> None:
+    events = [refill("R-1", 0), change("P-1", 0, simple("100"))]
+    state = pump_state(events, at(0), Thresholds(refill_margin_days=7, low_alarm_volume=Decimal(4)))
+    assert state.alarm_at == at(80)
+    assert str(state.refill_by) == "2025-03-15"
+
+
+def device(id: str, days: float, **more: Any) -> Json:
+    made = envelope("device", id, at(days))
+    del made["pump"]
+    return load_event(made | more)
+
+
+def test_device_facts_add_up_and_an_explanted_pump_has_no_dates() -> None:
+    pump = {"kind": "pump", "serial": "NGP000009H"}
+    events = [
+        device("D-1", 0, **pump, model="8637-20", reservoir_capacity=quantity("20", "mL")),
+        device("D-2", 0, kind="catheter", parent="NGP000009H", implanted_length=quantity("80", "cm")),
+        refill("R-1", 0),
+        change("P-1", 0, simple("100")),
+    ]
+    assert pump_state(events, at(1)).path_volume is None
+    length = {"volume_per_length": quantity("0.0022", "mL/cm"), "implanted_length": quantity("80", "cm")}
+    events.append(device("D-3", 2, kind="catheter", parent="NGP000009H", **length))
+    assert pump_state(events, at(3)).path_volume == Decimal("0.3750")
+    events.append(device("D-4", 50, **pump, device_status="inactive", explanted_on="2025-02-20"))
+    state = pump_state(events, at(60))
+    assert state.device["reservoir_capacity"]["value"] == 20
+    assert state.device["explanted_on"] == "2025-02-20"
+    assert (state.in_use, state.reservoir_volume, state.open_issues) == (False, None, ())
