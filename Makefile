@@ -56,7 +56,7 @@ lock: ## write requirements.lock from what .venv holds
 lint: install ## format, lint, types, import contracts
 	@$(BIN)/ruff check --show-files | grep -q '\.py$$' || { echo 'ruff saw no file' >&2; exit 1; }
 	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+	$(BIN)/ruff check --no-cache .
 	$(BIN)/mypy
 	@mkdir -p build
 	@$(BIN)/lint-imports --no-cache > build/imports.txt 2>&1 || { cat build/imports.txt; exit 1; }

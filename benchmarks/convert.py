@@ -19,12 +19,12 @@ from decimal import Decimal
 from typing import Any
 
 from fhir.resources.R4B.medicationadministration import MedicationAdministration
-from mappings.validate import validate
 from marshmallow import Schema, fields
 
 from mappings import codes, load_event
 from mappings.exact_json import dumps, loads
 from mappings.stream import Converter
+from mappings.validate import validate
 
 LINES = 1000
 

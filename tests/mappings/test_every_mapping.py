@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from mappings.validate import validate
 
 from mappings import EVENT_TYPES, MAPPINGS, MappingError, from_fhir, load_event, read_fhir, to_fhir
 from mappings.exact_json import dumps, loads
 from mappings.fields import Part
+from mappings.validate import validate
 from strategies import ANY_EVENT, EVENTS
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from mappings.validate import validate
 
 import golden
 from mappings import EVENT_TYPES, from_fhir
 from mappings.exact_json import dumps, loads
+from mappings.validate import validate
 
 
 def test_every_type_has_golden_and_refused_cases() -> None:
