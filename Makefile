@@ -15,7 +15,7 @@ INSTALLED := $(VENV)/.installed
 HAPI_BUILT := $(HAPI)/target/classpath
 
 .DELETE_ON_ERROR:
-.PHONY: help install lint test check-image demo hapi hapi-build hapi-archive bench golden lock wheel install-runtime clean \
+.PHONY: help install lint test check-image demo hapi hapi-build hapi-archive bench golden docs lock wheel install-runtime clean \
         need-python need-java
 
 help: ## this list
@@ -74,6 +74,9 @@ bench: install hapi-build ## every benchmark, beside its rival in the same run
 
 golden: install ## write golden files that are not there yet; FORCE=1 rewrites all, for you to read the diff
 	$(BIN)/python tests/golden.py $(if $(FORCE),--force)
+
+docs: install ## the tables of README.md and docs/ that are made from code
+	$(BIN)/python tests/doc_tables.py
 
 # --- running --------------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """What a person should look at: advisory rules over a pump's state, one function a rule.
 
-Rule ids and sources: docs/clinical.md §Rules. None of them stops a record or a therapy.
+Rule ids and sources: docs/clinical.md, "Rules". None of them stops a record or a therapy.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from .run import Run
 
 
 def derivation(run: Run, facts: dict[str, Any], thresholds: Thresholds) -> dict[str, str]:
-    """Value name -> words, for the values of `facts` that are known; formulas: docs/clinical.md §Dosing."""
+    """Value name -> words, for the values of `facts` that are known; formulas: docs/clinical.md, "Dosing"."""
     words = {
         **_of_program(run, facts),
         **_of_reservoir(run, facts, thresholds),

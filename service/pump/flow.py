@@ -1,7 +1,7 @@
 """How fast a program empties the reservoir at each moment: a rate, or a cycle of rates for flex.
 
 A flex schedule repeats on the pump's own clock, which was set when it was programmed and does not
-follow daylight saving time (docs/clinical.md §Dosing): the offset of the programming is kept.
+follow daylight saving time (docs/clinical.md, "Dosing"): the offset of the programming is kept.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the formulas of an intrathecal pump give: rates, volumes, dates, bridges, doses.
 
-Formulas: docs/clinical.md §Dosing. Amounts are exact rationals between the formulas, so nothing is
+Formulas: docs/clinical.md, "Dosing". Amounts are exact rationals between the formulas, so nothing is
 rounded twice; `rounded` makes the Decimal that is shown (half to even). A time of alarm, of empty or
 of refill is cut to the second, or to the day, that came before it: never later.
 """
@@ -23,7 +23,7 @@ DAYS_OF_SPAN = {"d": Fraction(1), "h": Fraction(1, 24), "min": Fraction(1, 1440)
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """The numbers a site may set; the sources are in docs/clinical.md §Dosing and §Rules."""
+    """The numbers a site may set; the sources are in docs/clinical.md, "Dosing" and §Rules."""
 
     refill_margin_days: int = 5
     """Refills are booked 3 to 5 days before the alarm date (leaflet on refills, Gillette Children's)."""

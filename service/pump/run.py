@@ -1,7 +1,7 @@
 """One step of a pump's history: what the reservoir holds and how it empties after the next event.
 
 A refill takes out what is left and puts its own volume in; a programming changes the rate; after a
-change of concentration a bridge gives the old drug at its own rate first (docs/clinical.md §Dosing).
+change of concentration a bridge gives the old drug at its own rate first (docs/clinical.md, "Dosing").
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ def _programmed(run: Run, event: Event, with_boluses: bool) -> Run:
     return replace(
         run,
         flow=flow_of(after, occurred(event), with_boluses=with_boluses),
-        bridge=bridge if bridge is not None or not same else running,
+        bridge=bridge if bridge is not None or not same else run.bridge,
         programming=event,
         unbridged=unbridged,
         cut_bridge=cut or run.cut_bridge,

@@ -12,7 +12,7 @@ LABEL = "informational, not for dosing decisions"
 
 @dataclass(frozen=True, slots=True)
 class OpenIssue:
-    """An advisory finding: rule id (docs/clinical.md §Rules), warning or critical, words, and its sum."""
+    """An advisory finding: rule id (docs/clinical.md, "Rules"), warning or critical, words, and its sum."""
 
     rule: str
     severity: str

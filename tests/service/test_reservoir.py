@@ -1,4 +1,4 @@
-"""The worked examples of docs/clinical.md §Dosing, to their last digit."""
+"""The worked examples of docs/clinical.md, "Dosing", to their last digit."""
 
 from __future__ import annotations
 

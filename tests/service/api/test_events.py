@@ -204,7 +204,7 @@ def test_an_event_of_the_wrong_patient_can_be_retracted(client: FlaskClient) -> 
 
 
 def test_the_list_is_filtered_and_paged(client: FlaskClient) -> None:
-    second = REFILL | {"id": "R-2", "pump": "OTHER1", "patient": OTHER, "occurred_at": "2025-06-01T00:00:00Z"}
+    second = REFILL | {"id": "R-2", "pump": "OTHER1", "patient": OTHER, "occurred_at": "2025-05-05T16:00:00Z"}
     later = without(second, "started_at")
     post(client, [PUMP, CATHETER, REFILL, DOSE_CHANGE, later])
 

@@ -1,0 +1,54 @@
+"""The tables of the pages that are made from code: `make docs` writes them, a test compares them."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from mappings.codes import DISPLAY, ITB
+from mappings.event import MAPPINGS
+from service.settings import settings_table
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("README.md", "docs/fhir.md")
+MARK = re.compile(r"(<!-- table:([a-z-]+) -->\n).*?(<!-- /table -->)", re.S)
+
+
+def mapping_table(event_type: str) -> str:
+    """Event path and FHIR path of every row, as the mapping declares them."""
+    rows: dict[tuple[str, str], None] = {}
+    for resource, prefix, mapping in MAPPINGS[event_type].MAPPED:
+        for name, place in mapping.places():
+            rows[f"`{prefix}{name}`", f"`{resource}.{place.replace(ITB, '{ITB}')}`"] = None
+    lines = ["| event | FHIR |", "|---|---|", *(f"| {name} | {place} |" for name, place in rows)]
+    return "\n".join(lines) + "\n"
+
+
+def codes_table() -> str:
+    """The local code system."""
+    rows = [f"| `{code}` | {display} |" for code, display in DISPLAY.items()]
+    return "\n".join(["| local code | display |", "|---|---|", *rows]) + "\n"
+
+
+TABLES = {
+    "settings": settings_table,
+    "codes": codes_table,
+    **{name: (lambda name=name: mapping_table(name)) for name in MAPPINGS},
+}
+
+
+def filled(page: str) -> str:
+    """The page with its tables as the code says; KeyError for a table that nothing makes."""
+    return MARK.sub(lambda m: f"{m[1]}{TABLES[m[2]]()}{m[3]}", page)
+
+
+def main() -> None:
+    for page in PAGES:
+        path = ROOT / page
+        path.write_text(filled(path.read_text()))
+        print(page, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
