@@ -2,7 +2,7 @@
 
 Nothing is sent that the EHR has already, first contact is a conditional create, an update names the
 version it replaces, and an answer counts only where each entry names the identity it answers. After an
-unknown outcome the EHR is read before anything is sent again (docs/decisions/0004).
+unknown outcome the EHR is read before anything is sent again (docs/decisions/0006).
 """
 
 from __future__ import annotations

@@ -1,0 +1,159 @@
+"""On a real HAPI: what its users change and enter comes into the ledger, once, and is not sent back."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from mappings.codes import definition, sid
+from mappings.exact_json import dumps, loads
+from service.intake import load, take
+from service.store import deliveries, endpoints, events
+from service.store.engine import Store, migrate
+from service.store.keys import Caller
+from service.sync.worker import sync_once
+from site_of_tests import HISTORY
+
+FHIR = {"Content-Type": "application/fhir+json", "Cache-Control": "no-cache"}
+MRN = "http://hospital.invalid/mrn"
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Ward:
+    """A ledger with HAPI as its endpoint, and a child of its own that no other test knows."""
+
+    def __init__(self, folder: Path, hapi: str) -> None:
+        self.hapi = hapi
+        self.name = f"ward-{uuid.uuid4().hex[:8]}"
+        self.store = Store(f"sqlite:///{folder}/itb.db")
+        migrate(self.store)
+        with self.store.write() as c:
+            endpoints.add(c, 1, "hapi", hapi, {}, now=now())
+
+    def send(self) -> list[str]:
+        """The history of the sync tests, about this child and pump."""
+        sent = [
+            e
+            | {"source": self.name, "patient": {"system": MRN, "value": self.name}}
+            | {field: self.name for field in ("pump", "serial") if field in e}
+            for e in HISTORY
+        ]
+        caller = Caller(1, "test")
+        return [result.outcome for result in take(self.store, caller, map(load, sent), clock=now)]
+
+    def sync(self) -> None:
+        with self.store.read() as c:
+            endpoint = endpoints.find(c, 1, "hapi")
+        assert endpoint is not None
+        assert sync_once(self.store, endpoint, now).ok
+
+    def call(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
+        data = dumps(body) if body is not None else None
+        answer = requests.request(
+            method, f"{self.hapi}/{path}", data=data, headers=FHIR | headers, timeout=60
+        )
+        answer.raise_for_status()
+        return loads(answer.content)
+
+    def register(self) -> None:
+        self.call("POST", "Patient", {"resourceType": "Patient", "identifier": [self.patient]})
+
+    @property
+    def patient(self) -> Any:
+        return {"system": MRN, "value": self.name}
+
+    def find(self, type: str, kind: str, id: str) -> Any:
+        """The one resource that HAPI holds under an identity of ours."""
+        found = self.call("GET", f"{type}?identifier={sid(kind)}|{self.name}.{id}")
+        (entry,) = found["entry"]
+        return entry["resource"]
+
+    def put(self, resource: Any) -> None:
+        path = f"{resource['resourceType']}/{resource['id']}"
+        self.call("PUT", path, resource, **{"If-Match": f'W/"{resource["meta"]["versionId"]}"'})
+
+    def versions(self, source: str, id: str) -> list[Any]:
+        with self.store.read() as c:
+            return [stored.event for stored in events.find(c, 1, source, id)]
+
+    def waiting(self) -> list[tuple[str, str | None]]:
+        with self.store.read() as c:
+            listed = deliveries.search(c, 1, limit=100)
+        return [(d.status, d.reason) for d in listed if d.status != "sent"]
+
+
+@pytest.fixture
+def ward(tmp_path: Path, hapi: str) -> Iterator[Ward]:
+    made = Ward(tmp_path, hapi)
+    made.register()
+    assert made.send() == ["accepted"] * len(HISTORY)
+    made.sync()
+    assert made.waiting() == []
+    yield made
+    made.store.close()
+
+
+def test_a_lot_corrected_there_is_a_new_version_once(ward: Ward) -> None:
+    refill = ward.find("MedicationAdministration", "refill", "R-1")
+    refill["contained"][0]["batch"]["lotNumber"] = "B77"
+    ward.put(refill)
+    ward.sync()
+    ward.sync()
+    first, second = ward.versions(ward.name, "R-1")
+    assert second == first | {"version": 2, "drug": first["drug"] | {"lot": "B77"}}
+    assert ward.find("MedicationAdministration", "refill", "R-1")["meta"]["versionId"] == "2"
+
+
+def test_a_refill_entered_there_is_an_event_once(ward: Ward) -> None:
+    """Entered as an EHR would: its own identifier, our profile, literal references only."""
+    refill = ward.find("MedicationAdministration", "refill", "R-1")
+    own = f"X-{ward.name}"
+    for name in ("id", "meta"):
+        del refill[name]
+    refill |= {
+        "meta": {"profile": [definition("itb-refill")]},
+        "identifier": [{"system": "http://ehr.invalid/administration", "value": own}],
+        "effectiveDateTime": "2025-03-01T12:00:00-06:00",
+        "subject": {"reference": refill["subject"]["reference"]},
+        "device": [{"reference": refill["device"][0]["reference"]}],
+    }
+    made = ward.call("POST", "MedicationAdministration", refill)
+    ward.sync()
+    ward.sync()
+    (event,) = ward.versions("hapi", own)
+    wanted = ward.versions(ward.name, "R-1")[0]
+    assert event == wanted | {"source": "hapi", "id": own, "occurred_at": "2025-03-01T12:00:00-06:00"}
+    again = ward.call("GET", f"MedicationAdministration/{made['id']}")
+    assert again["meta"]["versionId"] == "1"
+
+
+def test_entered_in_error_set_there_withdraws_the_record_once(ward: Ward) -> None:
+    session = ward.find("Procedure", "programming-session", "P-2")
+    ward.put(session | {"status": "entered-in-error"})
+    ward.sync()
+    ward.sync()
+    first, second = ward.versions(ward.name, "P-2")
+    assert second == first | {"version": 2, "status": "entered-in-error"}
+    assert ward.waiting() == []
+    assert ward.find("MedicationRequest", "program", "P-2")["status"] == "entered-in-error"
+    assert ward.find("MedicationAdministration", "segment", "P-2")["status"] == "entered-in-error"
+    start, third = (ward.find("MedicationAdministration", "segment", f"P-{n}") for n in (1, 3))
+    assert start["effectivePeriod"]["end"] == third["effectivePeriod"]["start"]
+    assert "end" not in third["effectivePeriod"]
+
+
+def test_a_second_sync_of_the_same_changes_nothing(ward: Ward) -> None:
+    kinds = (("Procedure", "programming-session", "P-2"), ("MedicationRequest", "program", "P-2"))
+    before = [ward.find(*kind)["meta"]["versionId"] for kind in kinds]
+    assert ward.send() == ["replayed"] * len(HISTORY)
+    ward.sync()
+    assert [ward.find(*kind)["meta"]["versionId"] for kind in kinds] == before
