@@ -13,14 +13,6 @@ from .event import MAPPINGS, Event, load_event
 from .rows import Issue, Json, MappingError
 from .sources import Sources
 
-PARTS = {
-    "MedicationRequest": ("program",),
-    "MedicationAdministration": ("segment", "bolus"),
-    "DeviceUseStatement": ("device-use",),
-}
-"""Resources of ours that belong to an event told by another resource."""
-NEUTRAL_TYPES = ("Patient", "Practitioner", "Provenance", "OperationOutcome")
-
 
 def resources(
     event: Event,
