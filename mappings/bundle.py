@@ -8,30 +8,40 @@ from typing import Any
 
 from . import dose_change, identity, incoming, provenance
 from .codes import sid
+from .dose_change import ALONE, Place
 from .envelope import identity as key_of
-from .event import MAPPINGS, Event, load_event
+from .event import MAPPINGS, Event, load_event, telling_of
 from .rows import Issue, Json, MappingError
 from .sources import Sources
 
 
-def resources(
-    event: Event,
-    *,
-    before: Event | None = None,
-    after: Event | None = None,
-    recorded: str | None = None,
-) -> list[Json]:
-    """The resources of one event, Provenance last; `before` and `after` are a dose change's neighbours."""
-    made = encode(event, before, after)
+def resources(event: Event, *, place: Place = ALONE, recorded: str | None = None) -> list[Json]:
+    """The resources of one event, Provenance last; `place` is that of a dose change in its chain."""
+    made = encode(event, place)
     return [*made, provenance.encode(event, made, recorded)]
 
 
-def encode(event: Event, before: Event | None = None, after: Event | None = None) -> list[Json]:
+def encode(event: Event, place: Place = ALONE) -> list[Json]:
     """The resources of one event without its Provenance."""
     if event["type"] == "dose-change":
-        return dose_change.encode(event, before, after)
+        return dose_change.encode(event, place)
     made: list[Json] = MAPPINGS[event["type"]].encode(event)
     return made
+
+
+def dropped(event: Event, earlier: Iterable[Event]) -> list[Json]:
+    """What earlier versions of the event told and this one does not, as entered in error.
+
+    A goal or score that a correction leaves out, the segment of a program that turns out to be stopped.
+    """
+    kept = {identity.resource_identity(resource) for resource in encode(event)}
+    gone: dict[tuple[str, str], Json] = {}
+    for version in earlier:
+        for resource in encode({**version, "status": "entered-in-error"}):
+            name = identity.resource_identity(resource)
+            if name not in kept:
+                gone[name] = resource
+    return list(gone.values())
 
 
 def to_fhir(event: Event, *, chain: Sequence[Event] = (), known: frozenset[str] = frozenset()) -> Json:
@@ -42,7 +52,7 @@ def to_fhir(event: Event, *, chain: Sequence[Event] = (), known: frozenset[str] 
     known stays logical (identifier only).
     """
     around = neighbours(event, chain) if event["type"] == "dose-change" else Around()
-    made = resources(event, before=around.before, after=around.after)
+    made = resources(event, place=around.place)
     entries = [(resource, _updates(event, resource, known)) for resource in made]
     entries = [(resource, True) for resource in around.changed] + entries
     return _bundle(entries, known)
@@ -50,35 +60,28 @@ def to_fhir(event: Event, *, chain: Sequence[Event] = (), known: frozenset[str] 
 
 @dataclass(frozen=True)
 class Around:
-    """The neighbours of a dose change, and the resources of other programs that it changes."""
+    """The place of a dose change in its chain, and the resources of other programs that it changes."""
 
-    before: Event | None = None
-    after: Event | None = None
+    place: Place = ALONE
     changed: list[Json] = field(default_factory=list)
 
 
 def neighbours(event: Event, others: Sequence[Event]) -> Around:
     """Where a dose change stands in its pump's chain, and what that changes in the chain."""
     was = [e for e in others if e["pump"] == event["pump"]]
-    old = dose_change.chain(was)
     rest = [e for e in was if key_of(e) != key_of(event)]
-    new = dose_change.chain([*rest, event])
-    before_of = _neighbours_of(new)
+    old, new = _places(was), _places([*rest, event])
     changed = []
     for other in dose_change.chain(rest):
-        now = before_of[key_of(other)]
-        if now != _neighbours_of(old).get(key_of(other)):
-            changed.extend(dose_change.chain_resources(other, *now))
-    before, after = before_of.get(key_of(event), (None, None))
-    return Around(before, after, changed)
+        now = new[key_of(other)]
+        if now != old.get(key_of(other)):
+            changed.extend(dose_change.chain_resources(other, now))
+    return Around(new.get(key_of(event), ALONE), changed)
 
 
-def _neighbours_of(chain: list[Event]) -> dict[tuple[str, str], tuple[Event | None, Event | None]]:
-    found: dict[tuple[str, str], tuple[Event | None, Event | None]] = {}
-    for at, event in enumerate(chain):
-        before = chain[at - 1] if at else None
-        found[key_of(event)] = before, chain[at + 1] if at + 1 < len(chain) else None
-    return found
+def _places(events: Sequence[Event]) -> dict[tuple[str, str], Place]:
+    ordered = dose_change.chain(events)
+    return {key_of(e): place for e, place in zip(ordered, dose_change.places(ordered), strict=True)}
 
 
 def _updates(event: Event, resource: Json, known: frozenset[str]) -> bool:
@@ -155,9 +158,10 @@ def read_fhir(content: Json, *, source: str = "fhir") -> Reading:
     )
     told = 0
     for (at, _, _), resource in zip(listed, ready, strict=True):
-        mapping = _mapping_of(resource) if resource else None
-        if resource is None or mapping is None:
+        found = telling_of(resource) if resource else None
+        if resource is None or found is None:
             continue
+        mapping = found[1]
         told += 1
         try:
             event, _ = mapping.decode(resource, sources)
@@ -202,9 +206,9 @@ def _misshapen(at: str) -> Issue:
 def _prepared(entry: incoming.Entry, source: str, errors: list[Issue], notes: list[Issue]) -> Json | None:
     at, _, resource = entry
     try:
-        ready = incoming.prepare(resource, at, source, errors, notes)
+        told = telling_of(resource)
+        ready = incoming.prepare(resource, at, told[0] if told else None, source, errors, notes)
         if ready is not None:
-            _mapping_of(ready)
             Sources([(None, ready)])
         return ready
     except SHAPES:
@@ -215,10 +219,6 @@ def _prepared(entry: incoming.Entry, source: str, errors: list[Issue], notes: li
 def is_telling(resource: Json) -> bool:
     """True for a resource that tells an event of ours, by code or profile."""
     try:
-        return _mapping_of(resource) is not None
+        return telling_of(resource) is not None
     except SHAPES:
         return False
-
-
-def _mapping_of(resource: Json) -> Any:
-    return next((m for m in MAPPINGS.values() if m.is_primary(resource)), None)

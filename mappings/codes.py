@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .rows import Codec, Path, Refused, Step, at
+from .rows import Codec, Path, Refused, Step, at, copy
 
 ITB = "https://w3id.org/itb-fhir"
 LOCAL = f"{ITB}/CodeSystem/itb"
@@ -27,6 +27,15 @@ UDI_ISSUERS = {
     "iccbba": "http://hl7.org/fhir/NamingSystem/iccbba-blood",
 }
 
+LOINC = "http://loinc.org"
+ABSENT_REASON = "http://terminology.hl7.org/CodeSystem/data-absent-reason"
+CONDITION_CLINICAL = "http://terminology.hl7.org/CodeSystem/condition-clinical"
+CONDITION_VERIFICATION = "http://terminology.hl7.org/CodeSystem/condition-ver-status"
+CONDITION_CATEGORY = "http://terminology.hl7.org/CodeSystem/condition-category"
+OBSERVATION_CATEGORY = "http://terminology.hl7.org/CodeSystem/observation-category"
+ADVERSE_EVENT_SEVERITY = "http://terminology.hl7.org/CodeSystem/adverse-event-severity"
+FLAG_CATEGORY = "http://terminology.hl7.org/CodeSystem/flag-category"
+
 DISPLAY = {
     "itb-pump": "Implantable programmable intrathecal infusion pump",
     "itb-catheter": "Intrathecal catheter",
@@ -44,6 +53,97 @@ DISPLAY = {
     "minimum-rate": "Minimum rate infusion",
     "stopped": "Pump stopped",
     "bridge": "Bridge bolus",
+    "prime": "Priming bolus",
+    "evaluation": "Evaluation for intrathecal baclofen therapy",
+    "multiple-sclerosis": "Multiple sclerosis",
+    "screening-bolus": "Intrathecal baclofen screening bolus",
+    "trial-response": "Response to intrathecal baclofen screening trial",
+    "adverse-effects": "Adverse effects",
+    "effect-duration": "Duration of effect of screening bolus",
+    "recommended-daily-dose": "Recommended starting daily dose",
+    "implant": "Implantation of intrathecal pump system",
+    "revision": "Revision of intrathecal pump system",
+    "replacement": "Replacement of intrathecal pump",
+    "explant": "Explantation of intrathecal pump system",
+    "pump-interrogation": "Intrathecal pump interrogation",
+    "reservoir-volume-calculated": "Calculated reservoir volume",
+    "low-reservoir-alarm-volume": "Low reservoir alarm volume",
+    "low-reservoir-alarm-date": "Low reservoir alarm date",
+    "pump-daily-dose": "Programmed daily dose",
+    "drug-concentration": "Programmed drug concentration",
+    "infusion-mode": "Infusion mode",
+    "eri-months": "Months to elective replacement indicator",
+    "eri-date": "Elective replacement date",
+    "pump-clock": "Time of the pump's clock at interrogation",
+    "patient-bolus-requested": "Patient boluses requested",
+    "patient-bolus-delivered": "Patient boluses delivered",
+    "patient-bolus-denied": "Patient boluses denied",
+    "log-motor-stall": "Pump log: motor stall",
+    "log-motor-stall-recovery": "Pump log: motor stall recovery",
+    "log-stopped-pump": "Pump log: pump stopped for more than 48 h",
+    "log-pump-reset": "Pump log: pump reset",
+    "log-safe-state": "Pump log: safe state",
+    "log-low-reservoir": "Pump log: low reservoir",
+    "log-empty-reservoir": "Pump log: empty reservoir",
+    "log-eri": "Pump log: elective replacement indicator",
+    "log-eos": "Pump log: end of service",
+    "log-critical-memory-error": "Pump log: critical memory error",
+    "log-noncritical-memory-error": "Pump log: non-critical memory error",
+    "log-telemetry-mode-stall": "Pump log: stall in telemetry mode",
+    "log-therapy-stop": "Pump log: therapy stopped",
+    "log-therapy-start": "Pump log: therapy started",
+    "log-alarm-silenced": "Pump log: alarm silenced",
+    "pump-alarm": "Intrathecal pump alarm",
+    "alarm-low-reservoir": "Low reservoir alarm",
+    "alarm-empty": "Empty reservoir alarm",
+    "alarm-eri": "Elective replacement indicator alarm",
+    "alarm-eos": "End of service alarm",
+    "alarm-stall": "Motor stall alarm",
+    "alarm-stopped": "Pump stopped alarm",
+    "alarm-memory": "Critical memory error alarm",
+    "alarm-memory-noncritical": "Non-critical memory error alarm",
+    "withdrawal": "Intrathecal baclofen withdrawal",
+    "overdose": "Intrathecal baclofen overdose",
+    "infection": "Infection of intrathecal pump system",
+    "csf-leak": "Cerebrospinal fluid leak",
+    "catheter-problem": "Catheter kink, fracture, disconnection or migration",
+    "pocket-fill": "Drug injected beside the pump at a refill",
+    "seroma": "Seroma of the pump pocket",
+    "pump-flip": "Pump turned over in its pocket",
+    "erosion": "Erosion of the skin over the pump",
+    "mri-effect": "Effect of magnetic resonance imaging on the pump",
+    "itb-assessment": "Assessment of intrathecal baclofen therapy",
+    "mas-0": "0",
+    "mas-1": "1",
+    "mas-1plus": "1+",
+    "mas-2": "2",
+    "mas-3": "3",
+    "mas-4": "4",
+    "gmfcs-level": "Gross Motor Function Classification System level",
+    "gmfcs-1": "I",
+    "gmfcs-2": "II",
+    "gmfcs-3": "III",
+    "gmfcs-4": "IV",
+    "gmfcs-5": "V",
+    "barry-albright-dystonia": "Barry-Albright Dystonia Scale, total",
+    "goal-attainment": "Goal Attainment Scaling",
+    "education": "Education on intrathecal baclofen therapy",
+    "education-alarms": "Pump alarms",
+    "education-withdrawal": "Signs of withdrawal",
+    "education-overdose": "Signs of overdose",
+    "education-refills": "Refill appointments",
+    "education-emergency-card": "Emergency card",
+    "education-mri": "Magnetic resonance imaging and magnets",
+    "education-wound-care": "Wound care",
+    "education-patient-bolus": "Patient boluses",
+    "education-oral-baclofen": "Oral baclofen",
+    "oral-baclofen": "Oral baclofen beside intrathecal therapy",
+    "refill-due": "Refill due",
+    "pump-visit": "Intrathecal pump visit",
+    "refill-visit": "Visit for a pump refill",
+    "titration-visit": "Visit for a dose change",
+    "follow-up-visit": "Follow-up visit",
+    "annual-review": "Annual review",
 }
 """The local codes and their displays."""
 
@@ -53,6 +153,28 @@ def local(code: str) -> dict[str, Any]:
     return {"coding": [{"system": LOCAL, "code": code, "display": DISPLAY[code]}], "text": DISPLAY[code]}
 
 
+def coded(system: str, code: str, display: str) -> dict[str, Any]:
+    """A CodeableConcept of one coding."""
+    return {"coding": [{"system": system, "code": code, "display": display}], "text": display}
+
+
+def bare(system: str, code: str) -> dict[str, Any]:
+    """A CodeableConcept of one coding of HL7's, whose display a reader knows."""
+    return {"coding": [{"system": system, "code": code}]}
+
+
+ORAL = {"coding": [{"system": SNOMED, "code": "26643006", "display": "Oral route"}]}
+INDICATIONS = {
+    "spasticity": coded(SNOMED, "221360009", "Spasticity"),
+    "dystonia": coded(SNOMED, "15802004", "Dystonia"),
+}
+CAUSES = {
+    "cerebral-palsy": coded(SNOMED, "128188000", "Cerebral palsy"),
+    "traumatic-brain-injury": coded(SNOMED, "127295002", "Traumatic brain injury"),
+    "spinal-cord-injury": coded(SNOMED, "90584004", "Spinal cord injury"),
+    "stroke": coded(SNOMED, "230690007", "Cerebrovascular accident"),
+    "multiple-sclerosis": local("multiple-sclerosis"),
+}
 BACLOFEN = {
     "coding": [{"system": SNOMED, "code": "387342009", "display": "Baclofen"}],
     "text": "baclofen",
@@ -82,8 +204,17 @@ def part(name: str, inner: str, value: str) -> Path:
 
 def property_of(code: str, value: str) -> Path:
     """The path of a Device.property of local type `code`."""
-    steps = (Step("property", ("type", local(code))), *at(value).steps)
-    return Path(f"property[type={code}].{value}", steps)
+    return _coded_item("property", "type", code, value)
+
+
+def component(code: str, value: str) -> Path:
+    """The path of an Observation.component of local `code`."""
+    return _coded_item("component", "code", code, value)
+
+
+def _coded_item(element: str, name: str, code: str, value: str) -> Path:
+    steps = (Step(element, (name, local(code))), *at(value).steps)
+    return Path(f"{element}[{name}={code}].{value}", steps)
 
 
 def table(pairs: dict[str, str]) -> Codec:
@@ -101,6 +232,28 @@ def table(pairs: dict[str, str]) -> Codec:
         return up
 
     return Codec(look(pairs), look(back))
+
+
+def concepts(pairs: dict[str, Any]) -> Codec:
+    """A word of the event ⇄ its CodeableConcept, found by any of its codings."""
+    back = {(c["system"], c["code"]): word for word, concept in pairs.items() for c in concept["coding"]}
+
+    def to_fhir(word: str) -> Any:
+        return copy(pairs[word])
+
+    def from_fhir(concept: Any) -> str:
+        for coding in concept["coding"]:
+            word = back.get((coding.get("system"), coding.get("code")))
+            if word is not None:
+                return word
+        raise Refused("code", f"unknown concept; known: {', '.join(pairs)}")
+
+    return Codec(to_fhir, from_fhir)
+
+
+def local_concepts(prefix: str, *words: str) -> Codec:
+    """Words ⇄ CodeableConcepts of the local codes `prefix` + word."""
+    return concepts({word: local(f"{prefix}{word}") for word in words})
 
 
 MODES = {

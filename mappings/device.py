@@ -10,12 +10,13 @@ from decimal import Decimal
 from typing import Any
 
 from . import identity
-from .codes import UDI_ISSUERS, definition, extension, local, property_of, sid
-from .envelope import SERIAL, SERIAL_WORDS, Envelope, Event, Recorded, Strictly, in_order, is_retracted
+from .codes import UDI_ISSUERS, local, property_of, sid
+from .envelope import SERIAL, SERIAL_WORDS, Envelope, Event, Recorded, Strictly, in_order
 from .fields import Code, Day, Line, Part, Quantity
-from .rows import Always, Codec, Derived, Group, Issue, Json, Mapping, MappingError, Refused, Row
-from .shared_rows import SUBJECT, VERSION, key
+from .rows import Always, Derived, Issue, Json, Mapping, MappingError, Row
+from .shared_rows import SUBJECT, VERIFIER, VERSION, event_status, key, status_of
 from .sources import Sources
+from .telling import Telling
 from .values import CM, ML, ML_PER_CM, PATIENT, PERSON, PUMP, ucum
 
 
@@ -70,27 +71,7 @@ def device_key(event: Event) -> str:
     )
 
 
-def _status_out(found: Json) -> Json:
-    if found.get("status") != "entered-in-error":
-        return {"status": found["device_status"]} if "device_status" in found else {}
-    made = {"status": "entered-in-error"}
-    if "device_status" in found:
-        made[BEFORE_ERROR] = found["device_status"]
-    return made
-
-
-def _status_in(found: Json) -> Json:
-    status = found.pop("status", None)
-    if status == "entered-in-error":
-        held = found.pop(BEFORE_ERROR, None)
-        return {"status": status} | ({"device_status": held} if held else {})
-    if status not in (None, "active", "inactive"):
-        raise Refused("code", f"unknown code {status!r}; known: active, inactive, entered-in-error")
-    return {"device_status": status} if status else {}
-
-
-BEFORE_ERROR = f"extension[url={definition('itb-status-before-error')}].valueCode"
-STATUS = Group(("status", "device_status"), ("status", BEFORE_ERROR), Codec(_status_out, _status_in))
+STATUS = status_of("device_status", {"active": "active", "inactive": "inactive"})
 
 
 def _issuer(event: Event) -> str | None:
@@ -139,9 +120,7 @@ DEVICE = {"pump": _mapping("pump"), "catheter": _mapping("catheter")}
 
 
 def _use_status(event: Event) -> str:
-    if is_retracted(event):
-        return "entered-in-error"
-    return "completed" if "explanted_on" in event else "active"
+    return event_status(event, "completed" if "explanted_on" in event else "active")
 
 
 USE = Mapping(
@@ -153,11 +132,12 @@ USE = Mapping(
     Row("explanted_on", "timingPeriod.end"),
     Row("occurred_at", "recordedOn", required=True),
     Row("performer", "source", PERSON),
-    Row("verifier", extension("itb-verifier", "valueReference"), PERSON),
+    VERIFIER,
     Derived("device", lambda event: identity.own("Device", "device", device_key(event))),
 )
 
 
+TELLS = tuple(Telling("Device", "device-event", "type", (f"itb-{kind}",)) for kind in DEVICE)
 MAPPED = (
     ("Device", "", DEVICE["pump"]),
     ("Device", "", DEVICE["catheter"]),
@@ -173,25 +153,9 @@ def encode(event: Event) -> list[Json]:
     return [DEVICE[event["kind"]].encode(event), USE.encode(event)]
 
 
-def is_primary(resource: Json) -> bool:
-    """True for a Device that is one of ours, by type code."""
-    return resource.get("resourceType") == "Device" and kind_of(resource) is not None
-
-
-def kind_of(resource: Json) -> str | None:
-    """`pump` or `catheter` by the local type code; None for any other device."""
-    codings = (resource.get("type") or {}).get("coding", [])
-    for kind in ("pump", "catheter"):
-        wanted = local(f"itb-{kind}")["coding"][0]
-        if any((c.get("system"), c.get("code")) == (wanted["system"], wanted["code"]) for c in codings):
-            return kind
-    return None
-
-
 def decode(resource: Json, sources: Sources) -> tuple[Any, Json]:
     """The event of a Device and its DeviceUseStatement, and the residue of both."""
-    kind = kind_of(resource)
-    assert kind is not None
+    kind = next(kind for kind, telling in zip(DEVICE, TELLS, strict=True) if telling.tells(resource))
     use = sources.pointing_at("DeviceUseStatement", "device", resource)
     if use is None:
         why = "no DeviceUseStatement of this device came with it: when its state was recorded is unknown"

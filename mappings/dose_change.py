@@ -8,6 +8,7 @@ to a contained copy of the program as the session found it. docs/fhir.md, "Dose 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
@@ -24,11 +25,12 @@ from .codes import (
     sid,
 )
 from .envelope import BRIDGE, Event, PumpEnvelope, Recorded, bridge_issues, is_retracted, occurred
-from .fields import Part, Prose
+from .fields import Code, Part, Prose
 from .limits import LIMITS, NO_LIMITS, Limits
 from .rows import MISSING, Always, Derived, Group, Issue, Json, Mapping, MappingError, Row, copy, take
 from .shared_rows import STATUS, SUBJECT, VERSION, key
 from .sources import Sources
+from .telling import Telling
 from .values import ML, PATIENT, PERFORMERS, PERSON, PUMP, TIME_SPAN, UG, shown, shown_quantity, ucum
 
 
@@ -38,10 +40,28 @@ class DoseChangeSchema(Recorded, PumpEnvelope):
     before = Part(program.PROGRAM_SCHEMA)
     after = Part(program.PROGRAM_SCHEMA, required=True)
     reason = Prose()
+    hold = Code("mri", "temporary")
     bridge = Part(BRIDGE)
 
 
 SCHEMA = DoseChangeSchema()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a program stands in its pump's chain: its neighbours, and whether it is on hold.
+
+    On hold is a program that was stopped for a while and not yet resumed or replaced. `changes` counts how
+    often later changes have rewritten it.
+    """
+
+    before: Event | None = None
+    after: Event | None = None
+    held: bool = False
+    changes: int = 0
+
+
+ALONE = Place()
 
 
 def issues(event: Event, limits: Limits = LIMITS) -> list[Issue]:
@@ -50,6 +70,8 @@ def issues(event: Event, limits: Limits = LIMITS) -> list[Issue]:
     found = bridge_issues(event) + program.issues(event["after"], "after", limits)
     if "before" in event:
         found += program.issues(event["before"], "before", limits)
+    if "hold" in event and event["after"]["mode"] != "stopped":
+        found.append(Issue("hold", "mode", "belongs to a programming that stops the pump"))
     if found or "before" not in event:
         return found
     old, new = (event[side].get("daily_dose", {}).get("value") for side in ("before", "after"))
@@ -102,6 +124,7 @@ SESSION = Mapping(
     Row("occurred_at", "performedDateTime", required=True),
     Group(("performer", "verifier"), ("performer",), PERFORMERS),
     Row("reason", "reasonCode[0].text"),
+    Row("hold", extension("itb-hold", "valueCode")),
     Always("focalDevice[0].action", {"coding": [{"system": DEVICE_ACTION, "code": "manipulated"}]}),
     Row("pump", "focalDevice[0].manipulated", PUMP, required=True),
     Row("note", "note[0].text"),
@@ -133,6 +156,9 @@ ORDER = Mapping(
 """The MedicationRequest but for the program's own rows and its place in the chain."""
 
 
+TELLS = (
+    Telling("Procedure", "programming-session", "code", ("pump-reprogramming",), "itb-programming-session"),
+)
 MAPPED = (
     ("Procedure", "", SESSION),
     ("MedicationRequest", "after.", program.PROGRAM),
@@ -162,18 +188,21 @@ def _prior(event: Event, before: Event | None) -> Json:
     return {"extension": unknown, "display": "The record of the program before this one is not known"}
 
 
-def order(event: Event, before: Event | None, after: Event | None) -> Json:
-    """The program as a MedicationRequest, closed when `after` has replaced it."""
+def order(event: Event, place: Place) -> Json:
+    """The program as a MedicationRequest, closed when another has replaced it."""
+    after = place.after
     resource = _merged(ORDER.encode(event), program.PROGRAM.encode(event["after"]))
     resource["status"], ended = "active", None
     if is_retracted(event):
         resource["status"] = "entered-in-error"
+    elif place.held:
+        resource["status"], resource["statusReason"] = "on-hold", {"text": "Pump stopped for a while"}
     elif after is not None:
         resource["status"], ended = "stopped", after["occurred_at"]
         resource["statusReason"] = {"text": "Superseded by reprogramming"}
     elif event["after"]["mode"] == "stopped":
         resource["status"], resource["statusReason"] = "stopped", {"text": "Pump stopped"}
-    prior = _prior(event, before)
+    prior = _prior(event, place.before)
     if prior is not None:
         resource["priorPrescription"] = prior
     bounds = {"start": event["occurred_at"]} | ({"end": ended} if ended else {})
@@ -183,13 +212,22 @@ def order(event: Event, before: Event | None, after: Event | None) -> Json:
     return resource
 
 
-def segment(event: Event, after: Event | None) -> Json | None:
-    """What the pump gives under this program: open until `after`; None for a stopped pump."""
+def segment(event: Event, place: Place) -> Json | None:
+    """What the pump gives under this program: open until the next one; None for a stopped pump.
+
+    A hold leaves it open, `on-hold`; what resumes closes it when the hold began, and opens its own.
+    """
     if event["after"]["mode"] == "stopped":
         return None
-    ended = after["occurred_at"] if after is not None and not is_retracted(event) else None
-    status = "entered-in-error" if is_retracted(event) else "completed" if ended else "in-progress"
+    ended = None
+    if place.after is not None and not place.held and not is_retracted(event):
+        ended = place.after["occurred_at"]
+    status = "completed" if ended else "on-hold" if place.held else "in-progress"
+    if is_retracted(event):
+        status = "entered-in-error"
+    reason = {"statusReason": [{"text": "Pump stopped for a while"}]} if status == "on-hold" else {}
     return _administration(event, "segment", status, MODES[event["after"]["mode"]]) | {
+        **reason,
         "medicationCodeableConcept": program.medication(event["after"]),
         "effectivePeriod": {"start": event["occurred_at"]} | ({"end": ended} if ended else {}),
         "dosage": {
@@ -255,15 +293,15 @@ def _session(event: Event) -> Json:
     return resource
 
 
-def encode(event: Event, before: Event | None = None, after: Event | None = None) -> list[Json]:
-    """The resources of a dose change standing between `before` and `after` in its pump's chain."""
-    made = [order(event, before, after), segment(event, after), _session(event), bridge_bolus(event)]
+def encode(event: Event, place: Place = ALONE) -> list[Json]:
+    """The resources of a dose change at its place in its pump's chain."""
+    made = [order(event, place), segment(event, place), _session(event), bridge_bolus(event)]
     return [resource for resource in made if resource is not None]
 
 
-def chain_resources(event: Event, before: Event | None, after: Event | None) -> list[Json]:
+def chain_resources(event: Event, place: Place) -> list[Json]:
     """Of `event`'s resources those that its place in the chain changes: program and segment."""
-    made = [order(event, before, after), segment(event, after)]
+    made = [order(event, place), segment(event, place)]
     return [resource for resource in made if resource is not None]
 
 
@@ -277,15 +315,17 @@ def chain(events: Sequence[Event]) -> list[Event]:
     return sorted((e for e in events if not is_retracted(e)), key=sort_key)
 
 
-def is_primary(resource: Json) -> bool:
-    """True for a Procedure that is a pump reprogramming, by code or profile."""
-    if resource.get("resourceType") != "Procedure":
-        return False
-    if definition("itb-programming-session") in (resource.get("meta") or {}).get("profile", []):
-        return True
-    wanted = local("pump-reprogramming")["coding"][0]
-    codings = (resource.get("code") or {}).get("coding", [])
-    return any((c.get("system"), c.get("code")) == (wanted["system"], wanted["code"]) for c in codings)
+def places(ordered: Sequence[Event]) -> list[Place]:
+    """The place of each program of an ordered chain."""
+    found = []
+    for at, event in enumerate(ordered):
+        after = ordered[at + 1] if at + 1 < len(ordered) else None
+        stops = after is not None and "hold" in after and event["after"]["mode"] != "stopped"
+        resumed = at + 2 < len(ordered)
+        held = stops and not resumed
+        changes = (after is not None) + (stops and resumed)
+        found.append(Place(ordered[at - 1] if at else None, after, held, changes))
+    return found
 
 
 def _read_program(resource: Json) -> Json:

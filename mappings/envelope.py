@@ -8,7 +8,7 @@ from typing import Any
 from marshmallow import RAISE, Schema, ValidationError
 from marshmallow.exceptions import SCHEMA
 
-from .fields import Code, Count, Line, Moment, Part, Prose, Quantity, Said, instant, refuse
+from .fields import Code, Line, Moment, Part, Prose, Quantity, Said, Whole, instant, refuse
 from .rows import Issue
 
 Event = dict[str, Any]
@@ -121,7 +121,7 @@ class Envelope(Strictly):
     type = Line(required=True)
     source = Line(required=True, pattern=r"[a-z0-9-]{1,40}", words="must match [a-z0-9-]{1,40}")
     id = Line(required=True)
-    version = Count(most=2_000_000_000)
+    version = Whole(1, 2_000_000_000)
     status = Code("final", "entered-in-error")
     patient = Part(BusinessId(), required=True)
 

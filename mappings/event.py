@@ -6,12 +6,28 @@ from typing import Any
 
 from marshmallow import ValidationError
 
-from . import device, dose_change, refill
+from . import (
+    alarm,
+    assessment,
+    complication,
+    device,
+    dose_change,
+    education,
+    evaluation,
+    follow_up,
+    interrogation,
+    oral_baclofen,
+    procedure,
+    refill,
+    screening,
+)
 from .envelope import Event, identity, is_retracted, lane_key, occurred, pump_of, version
 from .fields import instant, issues_of
 from .rows import Issue, Json, MappingError
+from .telling import Telling
 
 __all__ = [
+    "EVENTS_TOLD_BY",
     "EVENT_TYPES",
     "MAPPINGS",
     "Event",
@@ -22,14 +38,43 @@ __all__ = [
     "load_event",
     "occurred",
     "pump_of",
+    "telling_of",
     "version",
 ]
 
-MAPPINGS: dict[str, Any] = {"device": device, "refill": refill, "dose-change": dose_change}
-"""Every event type and the module that knows it: SCHEMA, issues, encode, is_primary, decode."""
+MAPPINGS: dict[str, Any] = {
+    "device": device,
+    "refill": refill,
+    "dose-change": dose_change,
+    "evaluation": evaluation,
+    "screening": screening,
+    "procedure": procedure,
+    "interrogation": interrogation,
+    "alarm": alarm,
+    "complication": complication,
+    "assessment": assessment,
+    "education": education,
+    "oral-baclofen": oral_baclofen,
+    "follow-up": follow_up,
+}
+"""Every event type and the module that knows it: SCHEMA, issues, TELLS, MAPPED, encode, decode."""
 
 EVENT_TYPES = tuple(MAPPINGS)
 DEFAULTS = {"version": 1, "status": "final"}
+_TELLING: dict[str, list[tuple[Telling, Any]]] = {}
+for _module in MAPPINGS.values():
+    for _telling in _module.TELLS:
+        _TELLING.setdefault(_telling.type, []).append((_telling, _module))
+EVENTS_TOLD_BY = tuple(_TELLING)
+"""The resource types that tell events."""
+
+
+def telling_of(resource: Json) -> tuple[Telling, Any] | None:
+    """How a resource tells an event, and the module that reads it; None for one that tells none."""
+    for telling, module in _TELLING.get(resource.get("resourceType", ""), ()):
+        if telling.tells(resource):
+            return telling, module
+    return None
 
 
 def load_event(raw: Json) -> Event:

@@ -113,18 +113,18 @@ class Flag(Strict):
         return value
 
 
-class Count(Strict):
-    """A whole number from 1."""
+class Whole(Strict):
+    """A whole number from `least` to `most`."""
 
-    def __init__(self, *, most: int, **kwargs: Any) -> None:
+    def __init__(self, least: int, most: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.most = most
+        self.least, self.most = least, most
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
             raise refuse("type", "must be a whole number")
-        if not 1 <= value <= self.most:
-            raise refuse("range", f"must be from 1 to {self.most}")
+        if not self.least <= value <= self.most:
+            raise refuse("range", f"must be from {self.least} to {self.most}")
         return value
 
 

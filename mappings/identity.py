@@ -26,13 +26,23 @@ SOURCE = re.compile(r"[a-z0-9-]{1,40}")
 _SAFE = ":/@!*'()+;="  # besides letters, digits and _.-~ ; never `|` `,` `$` `\` or a space
 OWN = sid("")
 KINDS = {
-    "Device": "device",
-    "DeviceUseStatement": "device-use",
-    "Procedure": "programming-session",
-    "MedicationRequest": "program",
+    "Device": ("device",),
+    "DeviceUseStatement": ("device-use",),
+    "Procedure": ("programming-session", "procedure", "education"),
+    "MedicationRequest": ("program", "oral-baclofen"),
+    "MedicationAdministration": ("refill", "segment", "bolus", "screening-bolus"),
+    "Observation": ("interrogation", "alarm", "screening", "assessment", "score"),
+    "Flag": ("alarm-flag",),
+    "Condition": ("indication", "complication"),
+    "ClinicalImpression": ("evaluation",),
+    "CareTeam": ("care-team",),
+    "Goal": ("goal",),
+    "MedicationStatement": ("medicine-tried",),
+    "Task": ("follow-up",),
+    "Appointment": ("follow-up",),
 }
-"""The identifying kind of each type; a MedicationAdministration may be a refill, segment or bolus."""
-ADMINISTRATION_KINDS = ("refill", "segment", "bolus")
+"""The kinds of business identifier by which a resource of each type is one of ours."""
+_SYSTEMS = {type: frozenset(sid(kind) for kind in kinds) for type, kinds in KINDS.items()}
 
 
 def business_value(source: str, id: str) -> str:
@@ -99,9 +109,9 @@ def resource_identity(resource: Json) -> tuple[str, str]:
     """
     if resource["resourceType"] == "Provenance":
         return "Provenance", resource["id"]
-    kind = KINDS.get(resource["resourceType"])
-    wanted = {sid(kind)} if kind else {sid(k) for k in ADMINISTRATION_KINDS}
-    for identifier in resource.get("identifier", ()):
+    wanted = _SYSTEMS.get(resource["resourceType"], frozenset())
+    listed = resource.get("identifier", ())
+    for identifier in [listed] if isinstance(listed, dict) else listed:
         if identifier.get("system") in wanted:
             return identifier["system"], identifier["value"]
     raise ValueError(f"a {resource['resourceType']} without an identifier of ours")

@@ -9,16 +9,12 @@ from . import identity
 from .codes import UCUM, sid
 from .rates import rate_unit_issues
 from .rows import Issue, Json, MappingError
+from .telling import Telling
 
 Entry = tuple[str, str | None, Json]
 """(path of the resource in what was sent, its fullUrl, the resource)."""
 Listed = list[Entry]
 
-KIND_OF_TYPE = {
-    "Device": "device-event",
-    "Procedure": "programming-session",
-    "MedicationAdministration": "refill",
-}
 TELLING = "Device (pump or catheter), MedicationAdministration (refill), Procedure (pump reprogramming)"
 
 
@@ -58,16 +54,21 @@ def not_ours(listed: Listed) -> Issue:
     )
 
 
-def prepare(resource: Json, at: str, source: str, errors: list[Issue], notes: list[Issue]) -> Json | None:
-    """A copy ready to decode; None, with its errors, for a resource that must not be read."""
+def prepare(
+    resource: Json, at: str, told: Telling | None, source: str, errors: list[Issue], notes: list[Issue]
+) -> Json | None:
+    """A copy ready to decode; None, with its errors, for a resource that must not be read.
+
+    `told` is how it tells an event, if it does: it then gets a business identifier of ours.
+    """
     found = [Issue(under(at, i.path), i.rule, i.message) for i in rate_unit_issues(resource)]
-    ready = _Copier(found, notes).copied(resource, at)
+    keep_mg = told is not None and told.milligrams
+    ready = _Copier(found, notes, keep_mg).copied(resource, at)
     errors.extend(found)
     if found:
         return None
-    kind = KIND_OF_TYPE.get(resource["resourceType"])
-    if kind is not None:
-        _name(ready, kind, source)
+    if told is not None:
+        _name(ready, told.kind, source)
     return ready
 
 
@@ -81,8 +82,8 @@ class _Copier:
     may read the opposite. Converted: mg in UCUM, by an exact decimal shift (rule `mg-to-ug`).
     """
 
-    def __init__(self, refused: list[Issue], notes: list[Issue]) -> None:
-        self.refused, self.notes = refused, notes
+    def __init__(self, refused: list[Issue], notes: list[Issue], keep_mg: bool) -> None:
+        self.refused, self.notes, self.keep_mg = refused, notes, keep_mg
 
     def copied(self, node: Any, at: str) -> Any:
         if isinstance(node, list):
@@ -92,7 +93,7 @@ class _Copier:
             ]
         if "modifierExtension" in node or "implicitRules" in node:
             self._refuse(node, at)
-        if node.get("system") == UCUM and str(node.get("code")) in MILLI:
+        if not self.keep_mg and node.get("system") == UCUM and str(node.get("code")) in MILLI:
             return self._micrograms(node, at)
         return {
             key: self.copied(value, f"{at}.{key}") if isinstance(value, (dict, list)) else value

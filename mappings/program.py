@@ -11,7 +11,7 @@ from typing import Any
 
 from .codes import BACLOFEN, DOSE_RATE_TYPE, INTRATHECAL, LOCAL, MODES, definition, extension, local
 from .envelope import Strictly
-from .fields import Code, Count, Line, Part, Quantity, Words
+from .fields import Code, Line, Part, Quantity, Whole, Words
 from .limits import LIMITS, Limits
 from .rows import Codec, Derived, Group, Issue, Json, Mapping, Refused, Row, copy
 from .values import TIME_SPAN, UG, UG_PER_D, UG_PER_ML_QUANTITY, read_ucum, shown, shown_quantity, ucum
@@ -44,7 +44,7 @@ class PatientBolusSchema(Strictly):
     dose = Quantity("ug", required=True, above_zero=True)
     duration = Quantity(*SPAN, above_zero=True)
     lockout = Quantity(*SPAN, above_zero=True)
-    max_per_day = Count(most=1000)
+    max_per_day = Whole(1, 1000)
 
 
 class ProgramSchema(Strictly):

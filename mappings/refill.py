@@ -10,17 +10,26 @@ import re
 from decimal import Decimal
 from typing import Any
 
-from .codes import BACLOFEN, NDC, definition, extension, local, part
+from .codes import BACLOFEN, NDC, extension, local, part
 from .envelope import BRIDGE, Event, PumpEnvelope, Recorded, Strictly, bridge_issues, in_order
-from .fields import Count, Day, Flag, Line, Moment, Part, Quantity
+from .fields import Day, Flag, Line, Moment, Part, Prose, Quantity, Whole
 from .rows import Always, Codec, Derived, Group, Issue, Json, Mapping, Refused, Row, at
 from .shared_rows import STATUS, SUBJECT, VERSION, key
 from .sources import Sources
+from .telling import Telling
 from .values import ML, PERFORMERS, PUMP, TIME_SPAN, UG_PER_ML, shown
 
 
+class LotSchema(Strictly):
+    """One more lot of the same drug in the same fill, and how much of it."""
+
+    lot = Line(required=True)
+    expires_on = Day(required=True, month_enough=True)
+    volume = Quantity("mL", required=True, above_zero=True)
+
+
 class DrugSchema(Strictly):
-    """What was filled in."""
+    """What was filled in; `lot` is the first one where there are several."""
 
     name = Line()
     concentration = Quantity("ug/mL", required=True, above_zero=True)
@@ -28,6 +37,7 @@ class DrugSchema(Strictly):
     lot = Line(required=True)
     expires_on = Day(required=True, month_enough=True)
     compounded = Flag()
+    other_lots = Part(LotSchema(), many=True)
 
 
 class RefillSchema(Recorded, PumpEnvelope):
@@ -41,8 +51,9 @@ class RefillSchema(Recorded, PumpEnvelope):
     low_alarm_volume = Quantity("mL")
     alarm_on = Day()
     refill_by = Day()
-    needle_passes = Count(most=99)
+    needle_passes = Whole(1, 99)
     started_at = Moment()
+    stopped_because = Prose()
     bridge = Part(BRIDGE)
 
 
@@ -58,6 +69,10 @@ def issues(event: Event) -> list[Issue]:
     if name is not None and (not BRAND.search(name) or MIXED.search(name)):
         why = "must name baclofen (or Lioresal, Gablofen) alone: other drugs and mixtures are not carried"
         found.append(Issue("drug.name", "drug", why))
+    others = sum(lot["volume"]["value"] for lot in event["drug"].get("other_lots", ()))
+    if others > event["volume_instilled"]["value"]:
+        why = f"the other lots are {others} mL, more than was instilled"
+        found.append(Issue("drug.other_lots", "R1", why))
     return found
 
 
@@ -91,6 +106,62 @@ def _words(event: Event) -> str:
     return f"Pump reservoir filled with {shown(volume)} mL {drug}. NOT a patient dose."
 
 
+def _status_out(found: Json) -> Json:
+    """A refill that failed, or was broken off, is `stopped`; how far it came says the volume."""
+    if "stopped_because" not in found:
+        return {"status": STATUS.to_fhir(found["status"])}
+    status = "entered-in-error" if found["status"] == "entered-in-error" else "stopped"
+    return {"status": status, "statusReason": [{"text": found["stopped_because"]}]}
+
+
+def _status_in(found: Json) -> Json:
+    status = found.pop("status", None)
+    made = {}
+    if found.get("statusReason") and status in ("stopped", "entered-in-error"):
+        made["stopped_because"] = found["statusReason"].pop(0)["text"]
+    elif status == "stopped":
+        raise Refused("required", "a refill that was stopped says why: statusReason[0].text")
+    return made | {"status": "final" if status == "stopped" else STATUS.from_fhir(status)}
+
+
+LOT = Mapping(
+    Always("resourceType", "Medication"),
+    Row("number", "id"),
+    Row("volume", extension("itb-lot-volume", "valueQuantity"), ML, required=True),
+    Always("ingredient[0].itemCodeableConcept", BACLOFEN),
+    Row("lot", "batch.lotNumber", required=True),
+    Row("expires_on", "batch.expirationDate", required=True),
+)
+"""One more lot, as a contained Medication that `supportingInformation` points to (docs/decisions/0009)."""
+
+
+def _lots_out(found: Json) -> Json:
+    lots = [
+        LOT.encode({"number": f"lot-{number}", **lot})
+        for number, lot in enumerate(found.get("drug.other_lots", ()), start=2)
+    ]
+    if not lots:
+        return {}
+    return {"contained": lots, "supportingInformation": [{"reference": f"#{lot['id']}"} for lot in lots]}
+
+
+def _lots_in(found: Json) -> Json:
+    lots = [item for item in found.get("contained", ()) if str(item.get("id")).startswith("lot-")]
+    named = {f"#{lot['id']}" for lot in lots}
+    for name, kept in (
+        ("contained", [i for i in found.get("contained", ()) if i not in lots]),
+        (
+            "supportingInformation",
+            [r for r in found.get("supportingInformation", ()) if r.get("reference") not in named],
+        ),
+    ):
+        if name in found:
+            found[name] = kept
+    read = [LOT.read(lot) for lot in lots]
+    ordered = sorted(read, key=lambda lot: int(lot.pop("number").removeprefix("lot-")))
+    return {"drug.other_lots": ordered} if ordered else {}
+
+
 DETAIL = "itb-refill-detail"
 FILL = "contained[id=fill]"
 
@@ -122,7 +193,8 @@ REFILL = Mapping(
     Row("bridge.ends_at", part("itb-bridge", "endsAt", "valueDateTime")),
     Row("bridge.not_required", part("itb-bridge", "notRequired", "valueString")),
     key("refill"),
-    Row("status", "status", STATUS, required=True),
+    Group(("status", "stopped_because"), ("status", "statusReason"), Codec(_status_out, _status_in)),
+    Group(("drug.other_lots",), ("contained", "supportingInformation"), Codec(_lots_out, _lots_in)),
     Always("medicationReference.reference", "#fill"),
     SUBJECT,
     EFFECTIVE,
@@ -136,6 +208,7 @@ REFILL = Mapping(
 )
 
 
+TELLS = (Telling("MedicationAdministration", "refill", "dosage.route", ("pump-reservoir",), "itb-refill"),)
 MAPPED = (("MedicationAdministration", "", REFILL),)
 DERIVED = frozenset({"type"})
 
@@ -143,17 +216,6 @@ DERIVED = frozenset({"type"})
 def encode(event: Event) -> list[Json]:
     """The one MedicationAdministration of a refill."""
     return [REFILL.encode({"status": "final", **event})]
-
-
-def is_primary(resource: Json) -> bool:
-    """True for a MedicationAdministration that says it fills a pump's reservoir, or claims our profile."""
-    if resource.get("resourceType") != "MedicationAdministration":
-        return False
-    if definition("itb-refill") in (resource.get("meta") or {}).get("profile", []):
-        return True
-    wanted = local("pump-reservoir")["coding"][0]
-    codings = ((resource.get("dosage") or {}).get("route") or {}).get("coding", [])
-    return any((c.get("system"), c.get("code")) == (wanted["system"], wanted["code"]) for c in codings)
 
 
 def decode(resource: Json, sources: Sources) -> tuple[Any, Json]:

@@ -192,7 +192,7 @@ class Mapping:
                 continue
             for name, steps in targets:
                 if name in made:
-                    put(resource, steps, made[name])
+                    _put_or_extend(resource, steps, made[name])
         for derived, path in self.derived:
             value = derived.make(event)
             if value is not None:
@@ -273,6 +273,15 @@ class Mapping:
             issues.append(
                 Issue(path.text, "derived", f"does not follow from the rest: expected {_said(wanted)}")
             )
+
+
+def _put_or_extend(resource: Json, steps: tuple[Step, ...], made: Json) -> None:
+    """Set the value; a list goes behind what rows have put into the same list (extensions)."""
+    there = get(resource, steps) if isinstance(made, list) else MISSING
+    if isinstance(there, list):
+        there.extend(made)
+    else:
+        put(resource, steps, made)
 
 
 def _path(path: str | Path) -> Path:

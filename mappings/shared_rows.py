@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from .codes import extension, sid, table
+from typing import Any
+
+from . import identity
+from .codes import definition, extension, sid, table
 from .identity import business_value, split_value
-from .rows import Codec, Group, Json, Refused, Row
-from .values import PATIENT
+from .rows import Codec, Derived, Group, Json, Refused, Row
+from .values import PATIENT, PERSON
 
 STATUS = table({"final": "completed", "entered-in-error": "entered-in-error"})
+"""Status of a Procedure, MedicationAdministration or ClinicalImpression."""
+OBSERVED = table({"final": "final", "entered-in-error": "entered-in-error"})
+"""Status of an Observation."""
 VERSION = Row("version", extension("itb-event-version", "valuePositiveInt"))
+VERIFIER = Row("verifier", extension("itb-verifier", "valueReference"), PERSON)
+"""The second person, where the resource has no element for one."""
 
 
-def key(kind: str) -> Group:
-    """(source, id) ⇄ the business identifier of this kind."""
-    path = f"identifier[system={sid(kind)}].value"
+def key(kind: str, path: str = "") -> Group:
+    """(source, id) ⇄ the business identifier of this kind; `path` where it is not in a list."""
+    path = path or f"identifier[system={sid(kind)}].value"
 
     def read(found: Json) -> Json:
         pair = split_value(found[path]) if isinstance(found.get(path), str) else None
@@ -29,4 +37,55 @@ def key(kind: str) -> Group:
     )
 
 
+def part_key(kind: str) -> Derived:
+    """The business identifier of a resource that belongs to the event's primary one."""
+    return Derived(
+        f"identifier[system={sid(kind)}].value",
+        lambda event: business_value(event["source"], event["id"]),
+        strict=True,
+    )
+
+
+def part_reference(type: str, kind: str, event: Json) -> Json:
+    """A Reference to the resource of `part_key`."""
+    return identity.own(type, kind, business_value(event["source"], event["id"]))
+
+
+def status_of(
+    field: str, codes: dict[str, str], missing: str = "", path: str = "status", status: str = "status"
+) -> Group:
+    """The event's `field` as a resource's status, which gives way to `entered-in-error`.
+
+    What it was before is then kept in an extension. `missing` is the status of an event without the
+    field, `path` the resource's element, `status` where the event's own status stands.
+    """
+    before_error = f"extension[url={definition('itb-status-before-error')}].valueCode"
+    named = table(codes)
+
+    def write(found: Json) -> Json:
+        said = named.to_fhir(found[field]) if field in found else missing
+        if found.get(status) != "entered-in-error":
+            return {path: said} if said else {}
+        return {path: "entered-in-error"} | ({before_error: said} if said and field in found else {})
+
+    def read(found: Json) -> Json:
+        code = found.pop(path, None)
+        made = {}
+        if code == "entered-in-error":
+            made, code = {status: code}, found.pop(before_error, None)
+        if code is not None and code != missing:
+            made[field] = named.from_fhir(code)
+        return made
+
+    return Group((status, field), (path, before_error), Codec(write, read))
+
+
 SUBJECT = Row("patient", "subject", PATIENT, required=True)
+
+MEMBER_SUBJECT = Row("event.patient", "subject", PATIENT, required=True)
+MEMBER_OBSERVED = Row("event.status", "status", OBSERVED, required=True)
+
+
+def event_status(event: Any, final: str) -> str:
+    """The status of a resource that only follows the event: `final`, or `entered-in-error`."""
+    return "entered-in-error" if event.get("status") == "entered-in-error" else final

@@ -12,8 +12,8 @@ from .envelope import Event, identity, is_retracted
 from .limits import LIMITS
 from .rows import Issue, Json, MappingError
 
-KEPT = 2
-"""Programs kept for each pump: the one that runs and the one before it (its `priorPrescription`)."""
+KEPT = 3
+"""Programs kept for each pump: the last one, the one that it put on hold, and that one's predecessor."""
 
 
 class Converter:

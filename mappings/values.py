@@ -83,6 +83,7 @@ def ratio(numerator: str, denominator: str) -> Codec:
 
 ML = quantity("mL")
 UG = quantity("ug")
+MG = quantity("mg")
 UG_PER_D = quantity("ug/d")
 UG_PER_ML = ratio("ug", "mL")
 UG_PER_ML_QUANTITY = quantity("ug/mL")

@@ -14,13 +14,20 @@ from typing import Any
 from zipfile import ZipFile
 
 TYPES = (
+    "Appointment",
     "Bundle",
     "CapabilityStatement",
+    "CareTeam",
+    "ClinicalImpression",
+    "Condition",
     "Device",
     "DeviceUseStatement",
+    "Flag",
+    "Goal",
     "Medication",
     "MedicationAdministration",
     "MedicationRequest",
+    "MedicationStatement",
     "Observation",
     "OperationOutcome",
     "Patient",

@@ -136,6 +136,18 @@ DRUG = fields(
         "name": st.sampled_from(["baclofen", "Lioresal 2000 mcg/mL", "Gablofen"]),
         "ndc": st.sampled_from(["70121-2503-01", "66794-157-01"]),
         "compounded": st.booleans(),
+        "other_lots": st.lists(
+            fields(
+                {
+                    "lot": LINE,
+                    "expires_on": DAY,
+                    "volume": st.just({"value": Decimal("0.010"), "unit": "mL"}),
+                },
+                {},
+            ),
+            min_size=1,
+            max_size=11,
+        ),
     },
 )
 
@@ -153,11 +165,11 @@ def _refills() -> st.SearchStrategy[dict[str, Any]]:
     required, optional = _envelope("refill", pump=True)
     volume = quantity("mL")
     return fields(
-        required | {"drug": DRUG, "volume_instilled": volume},
+        required | {"drug": DRUG, "volume_instilled": quantity("mL", "1")},
         optional
         | dict.fromkeys(("volume_expected", "volume_removed", "volume_discarded", "low_alarm_volume"), volume)
         | {"alarm_on": DAY, "refill_by": DAY, "needle_passes": st.integers(1, 9), "started_at": MOMENT}
-        | {"bridge": BRIDGE},
+        | {"bridge": BRIDGE, "stopped_because": PROSE},
     ).map(_loaded)
 
 
@@ -204,9 +216,226 @@ def _dose_changes() -> st.SearchStrategy[dict[str, Any]]:
             optional | {"before": program(), "reason": PROSE, "bridge": BRIDGE},
         )
         .filter(_similar)
+        .map(lambda raw: raw | ({"hold": "mri"} if raw["after"]["mode"] == "stopped" else {}))
         .map(_loaded)
     )
 
 
-EVENTS = {"device": _devices(), "refill": _refills(), "dose-change": _dose_changes()}
+def _tidied(raw: dict[str, Any]) -> dict[str, Any]:
+    """A time that must not lie before another is set equal to it."""
+    for earlier, later in (("occurred_at", "ended_at"), ("starts_at", "ends_at")):
+        if earlier in raw and later in raw:
+            raw = raw | {later: raw[earlier]}
+    return _loaded(raw)
+
+
+SIDE = st.sampled_from(["left", "right"])
+MUSCLE = st.sampled_from(["hip adductors", "hamstrings", "gastrocnemius", "biceps"])
+SCORE = st.one_of(
+    fields(
+        {
+            "scale": st.just("mas"),
+            "muscle": MUSCLE,
+            "grade": st.sampled_from(["0", "1", "1+", "2", "3", "4"]),
+        },
+        {"side": SIDE, "scored_at": MOMENT},
+    ),
+    fields(
+        {"scale": st.just("gmfcs"), "grade": st.sampled_from(["I", "II", "III", "IV", "V"])},
+        {"scored_at": MOMENT},
+    ),
+    fields({"scale": st.just("bad"), "score": st.integers(0, 32)}, {"scored_at": MOMENT}),
+    fields({"scale": st.just("pain"), "score": st.integers(0, 10)}, {"scored_at": MOMENT}),
+    fields({"scale": st.just("gas"), "score": st.integers(-2, 2)}, {"goal": LINE, "scored_at": MOMENT}),
+)
+SCORES = st.lists(SCORE, min_size=1, max_size=4)
+
+
+def _event(
+    type: str, required: dict[str, Any], optional: dict[str, Any], *, pump: bool = False
+) -> st.SearchStrategy[dict[str, Any]]:
+    shared, more = _envelope(type, pump=pump)
+    return fields(shared | required, more | optional).map(_tidied)
+
+
+def _evaluations() -> st.SearchStrategy[dict[str, Any]]:
+    indication = fields(
+        {"kind": st.sampled_from(["spasticity", "dystonia"])},
+        {
+            "cause": st.sampled_from(
+                ["cerebral-palsy", "spinal-cord-injury", "multiple-sclerosis", "stroke"]
+            ),
+            "onset_on": st.one_of(DAY, DAY.map(lambda d: d[:7])),
+            "description": PROSE,
+        },
+    )
+    member = st.builds(lambda role, who: {"role": role, **who}, LINE, PERSON)
+    goal = fields(
+        {"description": LINE, "state": st.sampled_from(["proposed", "active", "completed"])}, {"due_on": DAY}
+    )
+    medicine = fields(
+        {"name": LINE, "state": st.sampled_from(["current", "past"])}, {"dose": LINE, "result": PROSE}
+    )
+    return _event(
+        "evaluation",
+        {"indication": indication},
+        {
+            "team": st.lists(member, min_size=1, max_size=3),
+            "goals": st.lists(goal, min_size=1, max_size=12),
+            "medicines_tried": st.lists(medicine, min_size=1, max_size=3),
+            "summary": PROSE,
+        },
+    )
+
+
+def _screenings() -> st.SearchStrategy[dict[str, Any]]:
+    drug = fields(
+        {"concentration": st.just({"value": Decimal("50"), "unit": "ug/mL"})},
+        {"name": LINE, "ndc": st.just("70121-2496-05"), "lot": LINE, "expires_on": DAY},
+    )
+    return _event(
+        "screening",
+        {"bolus": quantity("ug", "25", "100")},
+        {
+            "drug": drug,
+            "site": LINE,
+            "responder": st.booleans(),
+            "effect_duration": SPAN,
+            "recommended_daily_dose": quantity("ug/d", "50", "200"),
+            "adverse_effects": PROSE,
+            "scores": SCORES,
+        },
+    )
+
+
+def _procedures() -> st.SearchStrategy[dict[str, Any]]:
+    shared = {
+        "started_at": MOMENT,
+        "site": LINE,
+        "reason": PROSE,
+        "dead_space": quantity("mL", "0.1", "1"),
+        "prime": fields(
+            {"volume": quantity("mL", "0.1", "1")}, {"dose": quantity("ug", "1", "500"), "duration": SPAN}
+        ),
+    }
+    old = SERIAL.map(lambda s: f"old-{s}")
+    cases = {
+        "implant": ({}, {"catheter": SERIAL}),
+        "revision": ({}, {"catheter": SERIAL, "old_catheter": old}),
+        "replacement": ({"old_pump": old}, {"catheter": SERIAL, "old_catheter": old}),
+        "explant": ({}, {"catheter": SERIAL}),
+    }
+    return st.one_of(
+        *(
+            _event("procedure", {"action": st.just(action), **required}, {**shared, **optional}, pump=True)
+            for action, (required, optional) in cases.items()
+        )
+    )
+
+
+def _interrogations() -> st.SearchStrategy[dict[str, Any]]:
+    count = st.integers(0, 100)
+    entry = fields(
+        {"entry": st.sampled_from(["motor-stall", "motor-stall-recovery", "eri"]), "at": MOMENT}, {}
+    )
+    return _event(
+        "interrogation",
+        {"reservoir_volume": quantity("mL")},
+        {
+            "low_alarm_volume": quantity("mL"),
+            "alarm_on": DAY,
+            "daily_dose": quantity("ug/d", "24", "1000"),
+            "concentration": quantity("ug/mL", "500", "2000"),
+            "mode": st.sampled_from(["simple", "flex", "stopped"]),
+            "eri_months": st.integers(0, 84),
+            "eri_on": st.one_of(DAY, DAY.map(lambda d: d[:7])),
+            "pump_clock": MOMENT,
+            "patient_boluses": st.one_of(
+                fields({"requested": count}, {"delivered": count, "denied": count}),
+                fields({"delivered": count}, {"denied": count}),
+            ),
+            "log": st.lists(entry, min_size=1, max_size=4),
+            "programmer": LINE,
+        },
+        pump=True,
+    )
+
+
+def _follow_ups() -> st.SearchStrategy[dict[str, Any]]:
+    due = _event(
+        "follow-up",
+        {
+            "kind": st.just("refill-due"),
+            "state": st.sampled_from(["due", "done", "cancelled"]),
+            "due_on": DAY,
+        },
+        {"alarm_on": DAY, "reason": PROSE},
+        pump=True,
+    )
+    visit = _event(
+        "follow-up",
+        {
+            "kind": st.just("visit"),
+            "state": st.sampled_from(["proposed", "booked", "done", "cancelled", "missed"]),
+            "purpose": st.sampled_from(["refill-visit", "annual-review"]),
+            "starts_at": MOMENT,
+            "ends_at": MOMENT,
+        },
+        {"reason": PROSE},
+        pump=True,
+    )
+    return st.one_of(due, visit)
+
+
+@st.composite
+def _oral_steps(draw: st.DrawFn) -> list[dict[str, Any]]:
+    days = sorted(draw(st.lists(DAY, min_size=1, max_size=5)))
+    return [
+        draw(
+            fields(
+                {
+                    "dose": quantity("mg", "0", "25"),
+                    "times_per_day": st.integers(1, 4),
+                    "starts_on": st.just(day),
+                },
+                {"ends_on": st.just(day)},
+            )
+        )
+        for day in days
+    ]
+
+
+EVENTS = {
+    "device": _devices(),
+    "refill": _refills(),
+    "dose-change": _dose_changes(),
+    "evaluation": _evaluations(),
+    "screening": _screenings(),
+    "procedure": _procedures(),
+    "interrogation": _interrogations(),
+    "alarm": _event(
+        "alarm",
+        {"alarm": st.sampled_from(["low-reservoir", "eri", "motor-stall"])},
+        {"ended_at": MOMENT},
+        pump=True,
+    ),
+    "complication": _event(
+        "complication",
+        {"problem": st.sampled_from(["withdrawal", "infection", "catheter-problem"])},
+        {"severity": st.sampled_from(["mild", "severe"]), "ended_at": MOMENT, "signs": PROSE},
+        pump=True,
+    ),
+    "assessment": _event("assessment", {"scores": SCORES}, {}),
+    "education": _event(
+        "education",
+        {"topics": st.lists(st.sampled_from(["alarms", "mri", "refills"]), min_size=1, unique=True)},
+        {
+            "audience": st.lists(st.sampled_from(["patient", "family"]), min_size=1, unique=True),
+            "material": LINE,
+            "understood": st.booleans(),
+        },
+    ),
+    "oral-baclofen": _event("oral-baclofen", {"steps": _oral_steps()}, {"ended_on": DAY, "reason": PROSE}),
+    "follow-up": _follow_ups(),
+}
 ANY_EVENT = st.one_of(*EVENTS.values())

@@ -39,8 +39,8 @@ def _field(field: Any) -> Json:
             return {"type": "string", "enum": list(field.choices)}
         case fields.Flag():
             return {"type": "boolean"}
-        case fields.Count():
-            return {"type": "integer", "minimum": 1, "maximum": field.most}
+        case fields.Whole():
+            return {"type": "integer", "minimum": field.least, "maximum": field.most}
         case fields.Moment():
             return {"type": "string", "format": "date-time", "description": "ISO 8601 with offset"}
         case fields.Day():
@@ -93,7 +93,7 @@ FIELD_TYPES = {
     fields.Moment: "string",
     fields.Day: "string",
     fields.Flag: "boolean",
-    fields.Count: "integer",
+    fields.Whole: "integer",
     fields.Part: "object",
 }
 """What our fields are called in the schemas that flask-smorest describes by itself."""

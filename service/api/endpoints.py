@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from flask import Response
 
 from mappings.envelope import Strictly
-from mappings.fields import Count, Flag, Line, Part, Strict, refuse
+from mappings.fields import Flag, Line, Part, Strict, Whole, refuse
 from service.problems import Refused
 from service.store import audit, deliveries, endpoints
 from service.store.endpoints import Endpoint
@@ -58,8 +58,8 @@ class Options(Strictly):
     """How an EHR is treated."""
 
     create_missing_patients = Flag(metadata={"description": "for test servers only"})
-    poll_seconds = Count(most=86_400)
-    overlap_seconds = Count(most=86_400)
+    poll_seconds = Whole(1, 86_400)
+    overlap_seconds = Whole(1, 86_400)
     headers = Headers()
 
 

@@ -12,20 +12,29 @@ from typing import Any
 from sqlalchemy import Connection
 
 from mappings import identity, resources
-from mappings.dose_change import chain
+from mappings.dose_change import ALONE, Place, chain, places
 from mappings.event import is_retracted, version
 from service.store import events
 from service.store.events import StoredEvent
 
 Json = Any
 PAGE = 500
-EVENTS_OF = {
+EVENTS_OF: dict[str, tuple[str | None, ...]] = {
+    "Appointment": ("follow-up",),
+    "CareTeam": ("evaluation",),
+    "ClinicalImpression": ("evaluation",),
+    "Condition": ("evaluation", "complication"),
     "Device": ("device",),
     "DeviceUseStatement": ("device",),
-    "MedicationAdministration": ("refill", "dose-change"),
-    "MedicationRequest": ("dose-change",),
-    "Procedure": ("dose-change",),
+    "Flag": ("alarm",),
+    "Goal": ("evaluation",),
+    "MedicationAdministration": ("refill", "dose-change", "screening", "procedure"),
+    "MedicationRequest": ("dose-change", "oral-baclofen"),
+    "MedicationStatement": ("evaluation",),
+    "Observation": ("interrogation", "alarm", "screening", "assessment"),
+    "Procedure": ("dose-change", "procedure", "education"),
     "Provenance": (None,),
+    "Task": ("follow-up",),
 }
 """The types this server has, and the events that make them (None: every one)."""
 
@@ -48,43 +57,38 @@ def _events(
 def shown(stored: Iterable[StoredEvent]) -> Iterator[Json]:
     """The resources of these events, in this server's form. Events of one patient must come together."""
     listed = list(stored)
-    around = _neighbours(listed)
+    around = _places(listed)
     latest: dict[tuple[str, str], Json] = {}
     for one in listed:
-        before, after = around.get(one.seq, (None, None))
-        made = resources(
-            one.event,
-            before=before.event if before else None,
-            after=after.event if after else None,
-            recorded=one.received_at,
-        )
-        touched = max(s.received_at for s in (one, before, after) if s is not None)
-        for resource in made:
-            meta = {"versionId": _version(one, resource, after), "lastUpdated": touched}
+        place, touched = around.get(one.seq, (ALONE, one.received_at))
+        for resource in resources(one.event, place=place, recorded=one.received_at):
+            meta = {"versionId": _version(one, resource, place), "lastUpdated": touched}
             key = identity.resource_identity(resource)
             latest[key] = _ours(resource, key, meta)
     yield from latest.values()
 
 
-def _neighbours(stored: list[StoredEvent]) -> dict[int, tuple[StoredEvent | None, StoredEvent | None]]:
+def _places(stored: list[StoredEvent]) -> dict[int, tuple[Place, str]]:
+    """Of each dose change its place in its pump's chain, and when that was last changed."""
     changes: dict[str, list[StoredEvent]] = {}
     for one in stored:
         if one.event["type"] == "dose-change" and not is_retracted(one.event):
             changes.setdefault(one.event["pump"], []).append(one)
-    found: dict[int, tuple[StoredEvent | None, StoredEvent | None]] = {}
+    found: dict[int, tuple[Place, str]] = {}
     for held in changes.values():
         by_event = {id(s.event): s for s in held}
         ordered = [by_event[id(e)] for e in chain([s.event for s in held])]
-        for at, one in enumerate(ordered):
-            before = ordered[at - 1] if at else None
-            found[one.seq] = (before, ordered[at + 1] if at + 1 < len(ordered) else None)
+        for at, (one, place) in enumerate(zip(ordered, places([s.event for s in ordered]), strict=True)):
+            around = ordered[max(at - 1, 0) : at + 3]
+            found[one.seq] = place, max(s.received_at for s in around)
     return found
 
 
-def _version(one: StoredEvent, resource: Json, after: StoredEvent | None) -> str:
-    """The event's version; one more for a program or segment that a later change has closed."""
-    closed = after is not None and resource.get("status") in ("stopped", "completed")
-    return str(version(one.event) + (1 if closed and resource["resourceType"] != "Procedure" else 0))
+def _version(one: StoredEvent, resource: Json, place: Place) -> str:
+    """The event's version, and one more for each time that later changes rewrote a program or segment."""
+    own = resource["resourceType"] in ("MedicationRequest", "MedicationAdministration")
+    rewritten = place.changes if own and resource.get("status") != "entered-in-error" else 0
+    return str(version(one.event) + rewritten)
 
 
 def _ours(resource: Json, key: tuple[str, str], meta: Json) -> Json:

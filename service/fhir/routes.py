@@ -24,6 +24,15 @@ from . import record, search
 Json = Any
 blueprint = Blueprint("fhir", __name__, url_prefix="/fhir")
 PAGE, LARGEST_PAGE = 100, 1000
+JSON_RANGES = {FHIR_JSON, "application/json", "application/json+fhir", "application/*", "*/*"}
+
+
+@blueprint.before_request
+def only_json() -> None:
+    """406 before anything is done; no Accept is any, parameters such as fhirVersion do not matter."""
+    asked = request.accept_mimetypes
+    if asked and not any(weight and range.partition(";")[0] in JSON_RANGES for range, weight in asked):
+        raise Refused(406, "only JSON is given")
 
 
 def metadata() -> Response:
@@ -130,15 +139,13 @@ def _body() -> Json:
 
 
 def _fhir(resource: Json, status: int = 200) -> Response:
-    if not request.accept_mimetypes.best_match([FHIR_JSON, "application/json"]):
-        raise Refused(406, "only JSON is given")
     return answer(resource, status, FHIR_JSON)
 
 
 def _one_patient(asked: list[tuple[str, str]]) -> tuple[str, str] | None:
     named = [value for name, value in asked if name in ("patient", "patient:identifier")]
-    system, bar, value = named[0].partition("|") if len(named) == 1 else ("", "", "")
-    return (system, value) if system and bar and "," not in named[0] else None
+    system, _, value = named[0].partition("|") if len(named) == 1 else ("", "", "")
+    return (system, value) if system and value and "," not in named[0] else None
 
 
 def _page(type: str, found: list[Json], asked: list[tuple[str, str]]) -> Json:
@@ -260,5 +267,14 @@ def capability(date: str) -> Json:
     }
 
 
-WRITES = {"MedicationAdministration": ("create", "update")}
-"""A refill stands alone; a device and a dose change come with others, in a transaction."""
+ALONE = (
+    "Appointment",
+    "Condition",
+    "MedicationAdministration",
+    "MedicationRequest",
+    "Observation",
+    "Procedure",
+    "Task",
+)
+"""What can tell an event by a single resource; the others come together, in a transaction."""
+WRITES = dict.fromkeys(ALONE, ("create", "update"))

@@ -137,6 +137,8 @@ def _reach(run: Run, level: Fraction) -> Fraction | None:
 
 
 def _refilled(run: Run, event: Event, thresholds: Thresholds) -> Run:
+    if "stopped_because" in event and run.volume is not None and run.refill is not None:
+        return _broken_off(run, event)
     filled = Decimal(event["drug"]["concentration"]["value"])
     old = run.concentration
     residual = None
@@ -159,6 +161,21 @@ def _refilled(run: Run, event: Event, thresholds: Thresholds) -> Run:
         missing_before=None,
         cut_bridge=None,
     )
+
+
+def _broken_off(run: Run, event: Event) -> Run:
+    """A refill that was stopped: what was taken out is gone, what went in is added to the rest.
+
+    With nothing instilled the drug is still that of the refill before.
+    """
+    assert run.volume is not None
+    removed = Fraction(_value(event, "volume_removed") or 0)
+    instilled = Fraction(event["volume_instilled"]["value"])
+    volume = max(run.volume - removed, Fraction(0)) + instilled
+    kept = replace(run, volume=volume, alarm=None, empty=None)
+    if not instilled:
+        return kept
+    return replace(kept, concentration=Decimal(event["drug"]["concentration"]["value"]), refill=event)
 
 
 def _bridged(run: Run, refill: Event, filled: Decimal) -> bool:

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from mappings import MappingError, from_fhir, identity, load_event
 from mappings.bundle import is_telling
 from mappings.codes import sid
-from mappings.event import Event, version
+from mappings.event import EVENTS_TOLD_BY, Event, telling_of, version
 from mappings.exact_json import dumps
 from mappings.fields import instant
 from mappings.identity import content_hash, resource_identity
@@ -31,9 +31,19 @@ from service.store.times import stamp
 from .ehr import Ehr, Missing
 
 Json = Any
-TYPES = ("Device", "DeviceUseStatement", "MedicationRequest", "MedicationAdministration", "Procedure")
+TYPES = tuple(dict.fromkeys([*EVENTS_TOLD_BY, "DeviceUseStatement", "MedicationAdministration"]))
+"""What is polled: whatever tells an event, and what is sent beside it."""
+PARTS = (
+    "CareTeam",
+    "Condition",
+    "Goal",
+    "MedicationAdministration",
+    "MedicationRequest",
+    "MedicationStatement",
+    "Observation",
+)
+"""Types of the resources without which a primary one cannot be understood; it refers to them."""
 PER_PAGE = "200"
-KINDS = {"Device": "device-event", "MedicationAdministration": "refill", "Procedure": "programming-session"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +151,10 @@ def _related(ehr: Ehr, resource: Json) -> Iterator[Json]:
     if resource["resourceType"] == "Device":
         for page in ehr.search("DeviceUseStatement", {"device": f"Device/{resource['id']}"}):
             yield from page.resources
-    if resource["resourceType"] == "Procedure":
-        for reference in _literal_references(resource.get("extension", [])):
-            type, _, id = reference.partition("/")
-            if type == "MedicationRequest":
-                yield ehr.read(type, id)
+    for reference in sorted(set(_literal_references(resource))):
+        type, _, id = reference.partition("/")
+        if type in PARTS:
+            yield ehr.read(type, id)
 
 
 def _literal_references(node: Json) -> Iterator[str]:
@@ -245,8 +254,9 @@ def _identity(resource: Json, told: Event) -> tuple[str, str]:
     try:
         return resource_identity(resource)
     except ValueError:
-        kind = KINDS[resource["resourceType"]]
-        return sid(kind), identity.business_value(told["source"], told["id"])
+        told_by = telling_of(resource)
+        assert told_by is not None
+        return sid(told_by[0].kind), identity.business_value(told["source"], told["id"])
 
 
 def _save_link(

@@ -14,9 +14,9 @@ from typing import Any
 
 import mappings
 from mappings import identity
-from mappings.bundle import neighbours
+from mappings.bundle import dropped, neighbours
 from mappings.codes import sid
-from mappings.dose_change import chain, chain_resources
+from mappings.dose_change import ALONE, chain, chain_resources, places
 from mappings.event import Event, is_retracted
 from mappings.identity import content_hash, resource_identity
 from mappings.validate import validate
@@ -109,10 +109,10 @@ def _send(
         stored = events.by_seq(c, delivery.tenant_id, delivery.event_seq)
         assert stored is not None
         event = stored.event
-        current = events.find(c, delivery.tenant_id, event["source"], event["id"])[-1]
-        if current.seq != stored.seq:
-            return None, [], f"superseded by version {current.version}"
-        wanted = _wanted(c, endpoint, stored)
+        versions = events.find(c, delivery.tenant_id, event["source"], event["id"])
+        if versions[-1].seq != stored.seq:
+            return None, [], f"superseded by version {versions[-1].version}"
+        wanted = _wanted(c, endpoint, stored, [v.event for v in versions[:-1]])
     if delivery.attempts:
         wanted = [_read_back(ehr, endpoint, one) for one in wanted]
     due = [one for one in wanted if not one.is_there]
@@ -134,17 +134,19 @@ def _send(
     )
 
 
-def _wanted(c: Any, endpoint: Endpoint, stored: StoredEvent) -> list[Wanted]:
-    """The event's resources, and those of its neighbours in the chain that it changes."""
+def _wanted(c: Any, endpoint: Endpoint, stored: StoredEvent, earlier: list[Event]) -> list[Wanted]:
+    """The event's resources, those of its neighbours in the chain that it changes, and what its earlier
+    versions told and it does not."""
     event = stored.event
-    before = after = None
+    place = ALONE
     others: list[Json] = []
     if event["type"] == "dose-change":
-        around = neighbours(event, _held_changes(c, endpoint, event))
-        before, after = around.before, around.after
+        place = neighbours(event, _held_changes(c, endpoint, event)).place
         others = _chain_changes(c, endpoint, event)
-    own = mappings.resources(event, before=before, after=after, recorded=_milliseconds(stored.received_at))
-    return [*(w for w in _known(c, endpoint, others) if not w.is_there), *_known(c, endpoint, own)]
+    own = mappings.resources(event, place=place, recorded=_milliseconds(stored.received_at))
+    gone = [w for w in _known(c, endpoint, dropped(event, earlier)) if w.link is not None]
+    changed = [w for w in [*gone, *_known(c, endpoint, others)] if not w.is_there]
+    return [*changed, *_known(c, endpoint, own)]
 
 
 def _milliseconds(stamped: str) -> str:
@@ -169,10 +171,9 @@ def _chain_changes(c: Any, endpoint: Endpoint, event: Event) -> list[Json]:
     others = [e for e in _held_changes(c, endpoint, event) if not is_retracted(e)]
     ordered = chain([*others, event])
     made: list[Json] = []
-    for at, one in enumerate(ordered):
+    for one, place in zip(ordered, places(ordered), strict=True):
         if _key(one) != _key(event):
-            before = ordered[at - 1] if at else None
-            made.extend(chain_resources(one, before, ordered[at + 1] if at + 1 < len(ordered) else None))
+            made.extend(chain_resources(one, place))
     return made
 
 

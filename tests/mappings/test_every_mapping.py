@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import golden
 from mappings import EVENT_TYPES, MAPPINGS, MappingError, from_fhir, load_event, read_fhir, to_fhir
 from mappings.exact_json import dumps, loads
 from mappings.fields import Part
@@ -120,41 +122,13 @@ def test_foreign_content_is_residue_and_never_a_value(event: dict[str, Any], wor
     assert from_fhir(bundle) == [event]
 
 
-@example("refill")
-@example("dose-change")
-@example("device")
-@given(st.sampled_from(EVENT_TYPES))
-@settings(max_examples=3)
-def test_an_unknown_modifier_extension_refuses_the_whole(type: str) -> None:
-    bundle = to_fhir(SAMPLES[type])
-    bundle["entry"][-2]["resource"]["modifierExtension"] = [
-        {"url": "http://other.invalid/not", "valueBoolean": True}
-    ]
+@pytest.mark.parametrize("path", golden.GOLDEN, ids=golden.case)
+def test_an_unknown_modifier_extension_refuses_the_whole(path: Path) -> None:
+    bundle = golden.bundle(path)
+    told = bundle["entry"][-2]["resource"]
+    told["modifierExtension"] = [{"url": "http://other.invalid/not", "valueBoolean": True}]
     reading = read_fhir(bundle)
     assert "modifier-extension" in {issue.rule for issue in reading.errors}
-
-
-SAMPLES: dict[str, dict[str, Any]] = {}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _samples() -> None:
-    patient = {"system": "http://hospital.invalid/mrn", "value": "MRN001"}
-    shared = {"source": "clinic-a", "patient": patient, "occurred_at": "2025-02-03T12:00:00-06:00"}
-    strength = {"value": 500, "unit": "ug/mL"}
-    SAMPLES["device"] = load_event(
-        {"type": "device", "id": "D-1", "kind": "pump", "serial": "NGP1", **shared}
-    )
-    drug = {"concentration": strength, "lot": "A1", "expires_on": "2027-09-30"}
-    full = {"value": 20, "unit": "mL"}
-    pump = {"pump": "NGP1"}
-    SAMPLES["refill"] = load_event(
-        {"type": "refill", "id": "R-1", "drug": drug, "volume_instilled": full, **shared, **pump}
-    )
-    after = {"mode": "simple", "daily_dose": {"value": 100, "unit": "ug/d"}, "concentration": strength}
-    SAMPLES["dose-change"] = load_event(
-        {"type": "dose-change", "id": "P-1", "after": after, **shared, **pump}
-    )
 
 
 def _leaves(schema: Any, path: str = "") -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from mappings import load_event
+from mappings import load_event, stream
 from mappings.exact_json import dumps, loads
 from service import cli, conversion
 
@@ -97,7 +97,7 @@ def test_memory_grows_with_pumps_and_not_with_events() -> None:
     converter = conversion.Converter()
     for n in range(50):
         converter.to_fhir(load_event(change | {"id": f"P-{n}"}))
-    assert sum(len(kept) for kept in converter._programs.values()) == 2
+    assert sum(len(kept) for kept in converter._programs.values()) == stream.KEPT
 
 
 def test_the_progress_bar_stays_out_of_pipes() -> None:
