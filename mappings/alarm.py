@@ -10,7 +10,8 @@ from typing import Any
 from .codes import FLAG_CATEGORY, bare, concepts, local
 from .envelope import Event, PumpEnvelope, Recorded, in_order
 from .fields import Code, Moment
-from .rows import Always, Codec, Derived, Group, Issue, Json, Mapping, Refused, Row
+from .paths import Json
+from .rows import Always, Codec, Derived, Group, Issue, Mapping, Refused, Row
 from .shared_rows import OBSERVED, SUBJECT, VERIFIER, VERSION, event_status, key, part_key
 from .sources import Sources
 from .telling import Telling

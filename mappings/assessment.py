@@ -11,7 +11,8 @@ from . import scores
 from .codes import OBSERVATION_CATEGORY, bare, local
 from .envelope import Envelope, Event, Recorded
 from .fields import Part
-from .rows import Always, Issue, Json, Mapping, Row
+from .paths import Json
+from .rows import Always, Issue, Mapping, Row
 from .shared_rows import OBSERVED, SUBJECT, VERIFIER, VERSION, key
 from .sources import Sources
 from .telling import Telling

@@ -11,7 +11,8 @@ from .codes import sid
 from .dose_change import ALONE, Place
 from .envelope import identity as key_of
 from .event import MAPPINGS, Event, load_event, telling_of
-from .rows import Issue, Json, MappingError
+from .paths import Json
+from .rows import Issue, MappingError
 from .sources import Sources
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .rows import Codec, Path, Refused, Step, at, copy
+from .paths import Path, Step, at, copy
+from .rows import Codec, Refused
 
 ITB = "https://w3id.org/itb-fhir"
 LOCAL = f"{ITB}/CodeSystem/itb"

@@ -21,7 +21,8 @@ from .codes import (
 )
 from .envelope import Event, PumpEnvelope, Recorded, in_order
 from .fields import Code, Moment, Prose
-from .rows import Always, Codec, Group, Issue, Json, Mapping, Refused, Row
+from .paths import Json
+from .rows import Always, Codec, Group, Issue, Mapping, Refused, Row
 from .shared_rows import SUBJECT, VERIFIER, VERSION, key
 from .sources import Sources
 from .telling import Telling

@@ -13,7 +13,8 @@ from . import identity
 from .codes import UDI_ISSUERS, local, property_of, sid
 from .envelope import SERIAL, SERIAL_WORDS, Envelope, Event, Recorded, Strictly, in_order
 from .fields import Code, Day, Line, Part, Quantity
-from .rows import Always, Derived, Issue, Json, Mapping, MappingError, Row
+from .paths import Json
+from .rows import Always, Derived, Issue, Mapping, MappingError, Row
 from .shared_rows import SUBJECT, VERIFIER, VERSION, event_status, key, status_of
 from .sources import Sources
 from .telling import Telling

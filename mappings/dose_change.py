@@ -27,7 +27,8 @@ from .codes import (
 from .envelope import BRIDGE, Event, PumpEnvelope, Recorded, bridge_issues, is_retracted, occurred
 from .fields import Code, Part, Prose
 from .limits import LIMITS, NO_LIMITS, Limits
-from .rows import MISSING, Always, Derived, Group, Issue, Json, Mapping, MappingError, Row, copy, take
+from .paths import MISSING, Json, copy, take
+from .rows import Always, Derived, Group, Issue, Mapping, MappingError, Row
 from .shared_rows import STATUS, SUBJECT, VERSION, key
 from .sources import Sources
 from .telling import Telling

@@ -10,7 +10,8 @@ from typing import Any
 from .codes import concepts, definition, extension, local
 from .envelope import Envelope, Event, Recorded
 from .fields import Flag, Line, Words
-from .rows import Always, Codec, Group, Issue, Json, Mapping, Row
+from .paths import Json
+from .rows import Always, Codec, Group, Issue, Mapping, Row
 from .shared_rows import STATUS, SUBJECT, VERSION, key
 from .sources import Sources
 from .telling import Telling

@@ -22,7 +22,8 @@ from .codes import (
 from .envelope import URI, Envelope, Event, Recorded, Strictly
 from .fields import Code, Day, Line, Part, Prose
 from .members import Members, numbered, parted, same_patient
-from .rows import Always, Codec, Derived, Group, Issue, Json, Mapping, Row, at
+from .paths import Json, at
+from .rows import Always, Codec, Derived, Group, Issue, Mapping, Row
 from .shared_rows import (
     MEMBER_SUBJECT,
     STATUS,

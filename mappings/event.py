@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from marshmallow import ValidationError
@@ -22,8 +23,10 @@ from . import (
     screening,
 )
 from .envelope import Event, identity, is_retracted, lane_key, occurred, pump_of, version
+from .event_schema import Loader, loader
 from .fields import instant, issues_of
-from .rows import Issue, Json, MappingError
+from .paths import Json
+from .rows import Issue, MappingError
 from .telling import Telling
 
 __all__ = [
@@ -77,6 +80,21 @@ def telling_of(resource: Json) -> tuple[Telling, Any] | None:
     return None
 
 
+@lru_cache(None)
+def _plainly(kind: str) -> Loader:
+    """The compiled loader of a type: most events are plainly right."""
+    return loader(MAPPINGS[kind].SCHEMA)
+
+
+def _thoroughly(schema: Any, raw: Json) -> Event:
+    """marshmallow's verdict, field by field; raises `MappingError`."""
+    try:
+        event: Event = schema.load(raw)
+    except ValidationError as error:
+        raise MappingError(issues_of(error.messages)) from None
+    return event
+
+
 def load_event(raw: Json) -> Event:
     """The canonical event of parsed JSON: checked, UCUM units, contract key order, defaults left out.
 
@@ -91,10 +109,7 @@ def load_event(raw: Json) -> Event:
         known = ", ".join(EVENT_TYPES)
         raise MappingError([Issue("type", "type", f"unknown event type; known: {known}")])
     mapping = MAPPINGS[kind]
-    try:
-        event: Event = mapping.SCHEMA.load(raw)
-    except ValidationError as error:
-        raise MappingError(issues_of(error.messages)) from None
+    event: Event = _plainly(kind)(raw) or _thoroughly(mapping.SCHEMA, raw)
     for name, default in DEFAULTS.items():
         if event.get(name) == default:
             del event[name]

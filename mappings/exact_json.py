@@ -113,7 +113,7 @@ def _careful(raw: bytes) -> Json:
 def dumps(value: Json) -> bytes:
     """Write compact UTF-8 JSON; numbers positionally and with their own digits."""
     out = _ENCODER.encode(value)
-    if _EXPONENT.search(out):
+    if (b"E+" in out or b"E-" in out) and _EXPONENT.search(out):
         out = _ENCODER.encode(_positional(value))
     return out
 

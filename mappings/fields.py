@@ -178,13 +178,13 @@ class Day(Strict):
         return value
 
 
-_SAME = {"mcg": "ug", "day": "d", "hour": "h", "days": "d", "hours": "h"}
+SAME_UNIT = {"mcg": "ug", "day": "d", "hour": "h", "days": "d", "hours": "h"}
 """What people write for a UCUM unit, position by position (contract: `mcg`, `day`, `hour`)."""
 
 
 def to_ucum(unit: str) -> str:
     """`mcg/day` -> `ug/d`; other text is given back as it is."""
-    return "/".join(_SAME.get(part, part) for part in unit.split("/"))
+    return "/".join(SAME_UNIT.get(part, part) for part in unit.split("/"))
 
 
 class Quantity(Strict):

@@ -10,7 +10,8 @@ from typing import Any
 from .codes import local, local_concepts
 from .envelope import Event, PumpEnvelope, Recorded, in_order
 from .fields import Code, Day, Moment, Prose
-from .rows import Always, Codec, Group, Issue, Json, Mapping, Row
+from .paths import Json
+from .rows import Always, Codec, Group, Issue, Mapping, Row
 from .shared_rows import VERIFIER, VERSION, key, status_of
 from .sources import Sources
 from .telling import Telling

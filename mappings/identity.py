@@ -16,7 +16,7 @@ from uuid import UUID, uuid5
 
 from .codes import sid
 from .exact_json import dumps
-from .rows import copy
+from .paths import copy
 
 Json = Any
 Lookup = Callable[[str, str, str], str | None]

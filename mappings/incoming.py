@@ -7,8 +7,10 @@ from typing import Any
 
 from . import identity
 from .codes import UCUM, sid
+from .exact_json import dumps, loads
+from .paths import Json
 from .rates import rate_unit_issues
-from .rows import Issue, Json, MappingError
+from .rows import Issue, MappingError
 from .telling import Telling
 
 Entry = tuple[str, str | None, Json]
@@ -63,7 +65,11 @@ def prepare(
     """
     found = [Issue(under(at, i.path), i.rule, i.message) for i in rate_unit_issues(resource)]
     keep_mg = told is not None and told.milligrams
-    ready = _Copier(found, notes, keep_mg).copied(resource, at)
+    text = dumps(resource)
+    if any(mark in text for mark in NOTICED):
+        ready = _Copier(found, notes, keep_mg).copied(resource, at)
+    else:
+        ready = loads(text)  # a copy, without a look at every element
     errors.extend(found)
     if found:
         return None
@@ -72,6 +78,8 @@ def prepare(
     return ready
 
 
+NOTICED = (b'"modifierExtension":', b'"implicitRules":', b'"code":"mg')
+"""What `_Copier` looks for, as it stands in JSON."""
 MILLI = {"mg": "ug", "mg/d": "ug/d", "mg/mL": "ug/mL", "mg/h": "ug/h"}
 
 

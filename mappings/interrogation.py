@@ -11,7 +11,8 @@ from typing import Any
 from .codes import LOCAL, MODES, component, concepts, local
 from .envelope import Event, PumpEnvelope, Recorded, Strictly
 from .fields import Code, Day, Line, Moment, Part, Quantity, Whole, refuse
-from .rows import Always, Issue, Json, Mapping, Row
+from .paths import Json
+from .rows import Always, Issue, Mapping, Row
 from .shared_rows import OBSERVED, SUBJECT, VERIFIER, VERSION, key
 from .sources import Sources
 from .telling import Telling

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from . import identity
 from .codes import sid
 from .envelope import Event
-from .rows import Codec, Group, Issue, Json, Mapping, MappingError, Refused, parse
+from .paths import Json, parse
+from .rows import Codec, Group, Issue, Mapping, MappingError, Refused
 from .sources import Sources
 
 AT_MOST = 200

@@ -12,7 +12,8 @@ from typing import Any
 from .codes import BACLOFEN, DOSE_RATE_TYPE, ORAL, bare, local
 from .envelope import Envelope, Event, Recorded, Strictly
 from .fields import Day, Part, Prose, Quantity, Whole
-from .rows import Always, Codec, Group, Issue, Json, Mapping, Refused, Row, copy
+from .paths import Json, copy
+from .rows import Always, Codec, Group, Issue, Mapping, Refused, Row
 from .shared_rows import SUBJECT, VERIFIER, VERSION, event_status, key
 from .sources import Sources
 from .telling import Telling

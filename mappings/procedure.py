@@ -11,7 +11,8 @@ from typing import Any
 from .codes import BACLOFEN, DEVICE_ACTION, INTRATHECAL, bare, concepts, definition, extension, local, part
 from .envelope import SERIAL, SERIAL_WORDS, Event, PumpEnvelope, Recorded, Strictly, in_order
 from .fields import Code, Line, Moment, Part, Prose, Quantity
-from .rows import Always, Codec, Derived, Group, Issue, Json, Mapping, Refused, Row, copy
+from .paths import Json, copy
+from .rows import Always, Codec, Derived, Group, Issue, Mapping, Refused, Row
 from .shared_rows import STATUS, SUBJECT, VERSION, event_status, key, part_key
 from .sources import Sources
 from .telling import Telling

@@ -13,7 +13,8 @@ from .codes import BACLOFEN, DOSE_RATE_TYPE, INTRATHECAL, LOCAL, MODES, definiti
 from .envelope import Strictly
 from .fields import Code, Line, Part, Quantity, Whole, Words
 from .limits import LIMITS, Limits
-from .rows import Codec, Derived, Group, Issue, Json, Mapping, Refused, Row, copy
+from .paths import Json, copy
+from .rows import Codec, Derived, Group, Issue, Mapping, Refused, Row
 from .values import TIME_SPAN, UG, UG_PER_D, UG_PER_ML_QUANTITY, read_ucum, shown, shown_quantity, ucum
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")

@@ -11,7 +11,7 @@ from . import identity
 from .codes import DATA_OPERATION, PROVENANCE_PARTICIPANT, sid
 from .envelope import Event, is_retracted, version
 from .exact_json import dumps
-from .rows import Json
+from .paths import Json
 from .values import PERSON
 
 ASSEMBLER = "itb-fhir"

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .codes import UCUM
-from .rows import Issue, Json
+from .paths import Json
+from .rows import Issue
 
 AMOUNTS = ("ug", "mg", "g", "ng", "mL", "L", "uL", "mmol", "mol", "[iU]", "ug/kg", "mg/kg", "ng/kg", "mL/kg")
 TIMES = ("s", "min", "h", "d", "wk")

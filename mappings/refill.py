@@ -13,7 +13,8 @@ from typing import Any
 from .codes import BACLOFEN, NDC, extension, local, part
 from .envelope import BRIDGE, Event, PumpEnvelope, Recorded, Strictly, bridge_issues, in_order
 from .fields import Day, Flag, Line, Moment, Part, Prose, Quantity, Whole
-from .rows import Always, Codec, Derived, Group, Issue, Json, Mapping, Refused, Row, at
+from .paths import Json, at
+from .rows import Always, Codec, Derived, Group, Issue, Mapping, Refused, Row
 from .shared_rows import STATUS, SUBJECT, VERSION, key
 from .sources import Sources
 from .telling import Telling

@@ -7,13 +7,11 @@ only. `decode` takes values out of a copy: what is left is the residue, which is
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-Json = Any
-MISSING: Any = object()
+from .compiled import Unusual, encoder
+from .paths import MISSING, Json, Path, Step, at, copy, get, parse, put, put_or_extend, same_concept, take
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,60 +48,6 @@ class Codec:
 
 
 AS_IS = Codec(lambda value: value, lambda value: value)
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step of a path: an element, and which item of it where it is a list.
-
-    `where` is (key, value) of the wanted item, `index` its position, `item` a new item's content.
-    """
-
-    element: str
-    where: tuple[str, Json] | None = None
-    index: int | None = None
-
-    def new_item(self) -> Json:
-        return {self.where[0]: copy(self.where[1])} if self.where else {}
-
-
-_PART = re.compile(r"([A-Za-z_]+)(?:\[(?:(\d+)|(\w+)=(.*))\])?$", re.S)
-
-
-def parse(path: str) -> tuple[Step, ...]:
-    """`extension[url=x].valueQuantity`, `note[0].text` -> steps; a selector's value may hold dots."""
-    steps = []
-    for part in _split(path):
-        match = _PART.match(part)
-        if match is None:
-            raise AssertionError(f"not a path: {path}")
-        element, index, key, value = match.groups()
-        steps.append(Step(element, (key, value) if key else None, int(index) if index else None))
-    return tuple(steps)
-
-
-def _split(path: str) -> Iterator[str]:
-    depth, start = 0, 0
-    for at, char in enumerate(path):
-        depth += (char == "[") - (char == "]")
-        if char == "." and not depth:
-            yield path[start:at]
-            start = at + 1
-    yield path[start:]
-
-
-@dataclass(frozen=True, slots=True)
-class Path:
-    """A parsed FHIR path and its text."""
-
-    text: str
-    steps: tuple[Step, ...]
-
-
-def at(*parts: str) -> Path:
-    """The path of `parts` joined: `at("contained[id=fill]", "code.text")`."""
-    text = ".".join(part for part in parts if part)
-    return Path(text, parse(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +105,7 @@ class Mapping:
         ]
         self.always = [(a, parse(a.fhir)) for a in rows if isinstance(a, Always)]
         self.derived = [(d, _path(d.fhir)) for d in rows if isinstance(d, Derived)]
+        self._encode: Callable[[Json], Json] | None = None
 
     def places(self) -> list[tuple[str, str]]:
         """(event path, FHIR path) of every value, as declared: the mapping's table."""
@@ -169,6 +114,15 @@ class Mapping:
 
     def encode(self, event: Json) -> Json:
         """The resource of this event; raises `MappingError`. `event` is left alone."""
+        if self._encode is None:
+            self._encode = encoder(self, AS_IS)
+        try:
+            return self._encode(event)
+        except (ValueError, Unusual):
+            return self.encode_slowly(event)
+
+    def encode_slowly(self, event: Json) -> Json:
+        """`encode`, row by row: it collects every issue."""
         resource: Json = {}
         issues: list[Issue] = []
         for always, steps in self.always:
@@ -192,7 +146,7 @@ class Mapping:
                 continue
             for name, steps in targets:
                 if name in made:
-                    _put_or_extend(resource, steps, made[name])
+                    put_or_extend(resource, steps, made[name])
         for derived, path in self.derived:
             value = derived.make(event)
             if value is not None:
@@ -254,7 +208,7 @@ class Mapping:
         value = get(left, steps)
         if value == always.value:
             take(left, steps)
-        elif always.strict and not _same_concept(value, always.value):
+        elif always.strict and not same_concept(value, always.value):
             said = "is missing" if value is MISSING else "says otherwise"
             issues.append(Issue(always.fhir, "fixed", f"{said}; it must be {_said(always.value)}"))
 
@@ -275,15 +229,6 @@ class Mapping:
             )
 
 
-def _put_or_extend(resource: Json, steps: tuple[Step, ...], made: Json) -> None:
-    """Set the value; a list goes behind what rows have put into the same list (extensions)."""
-    there = get(resource, steps) if isinstance(made, list) else MISSING
-    if isinstance(there, list):
-        there.extend(made)
-    else:
-        put(resource, steps, made)
-
-
 def _path(path: str | Path) -> Path:
     return path if isinstance(path, Path) else at(path)
 
@@ -296,97 +241,7 @@ def _issue(path: str, error: Exception) -> Issue:
     return Issue(path, "format", "has another shape than expected here")
 
 
-def _same_concept(value: Json, wanted: Json) -> bool:
-    """A CodeableConcept that holds the wanted coding among others (or with another display)."""
-    if not (isinstance(value, dict) and isinstance(wanted, dict) and "coding" in wanted):
-        return False
-    codings = value.get("coding")
-    code = wanted["coding"][0]
-    return isinstance(codings, list) and any(
-        isinstance(c, dict) and (c.get("system"), c.get("code")) == (code["system"], code["code"])
-        for c in codings
-    )
-
-
 def _said(value: Json) -> str:
     if isinstance(value, dict) and "coding" in value:
         return f"{value['coding'][0]['system']}#{value['coding'][0]['code']}"
     return str(value)
-
-
-def copy(value: Json) -> Json:
-    """A deep copy of plain JSON data."""
-    if isinstance(value, dict):
-        return {key: copy(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [copy(item) for item in value]
-    return value
-
-
-def _child(node: Json, step: Step) -> Json:
-    child = node.get(step.element, MISSING) if isinstance(node, dict) else MISSING
-    if child is MISSING or (step.where is None and step.index is None):
-        return child
-    if not isinstance(child, list):
-        return MISSING
-    if step.index is not None:
-        return child[step.index] if step.index < len(child) else MISSING
-    return next((item for item in child if _is(item, step)), MISSING)
-
-
-def _is(item: Json, step: Step) -> bool:
-    assert step.where is not None
-    if not isinstance(item, dict):
-        return False
-    value = item.get(step.where[0])
-    return value == step.where[1] or _same_concept(value, step.where[1])
-
-
-def get(node: Json, steps: tuple[Step, ...]) -> Json:
-    """The value at `steps`, or MISSING."""
-    for step in steps:
-        node = _child(node, step)
-        if node is MISSING:
-            return MISSING
-    return node
-
-
-def put(node: Json, steps: tuple[Step, ...], new: Json) -> None:
-    """Set the value at `steps`, making what lies between."""
-    for step in steps[:-1]:
-        child = _child(node, step)
-        if child is MISSING:
-            child = step.new_item()
-            if step.where is None and step.index is None:
-                node[step.element] = child
-            else:
-                node.setdefault(step.element, []).append(child)
-        node = child
-    last = steps[-1]
-    if last.index is None:
-        node[last.element] = new
-    else:
-        node.setdefault(last.element, []).append(new)
-
-
-def take(node: Json, steps: tuple[Step, ...]) -> Json:
-    """Remove and return the value at `steps` (or MISSING), and what only held it."""
-    trail: list[tuple[Json, Step, Json]] = []
-    for step in steps:
-        child = _child(node, step)
-        if child is MISSING:
-            return MISSING
-        trail.append((node, step, child))
-        node = child
-    value = node
-    for parent, step, child in reversed(trail):
-        held = parent[step.element]
-        if held is child:
-            del parent[step.element]
-        else:
-            held[:] = [item for item in held if item is not child]
-            if not held:
-                del parent[step.element]
-        if parent and not any(parent == s.new_item() for p, s, c in trail if c is parent):
-            break
-    return value

@@ -12,7 +12,8 @@ from .codes import LOINC, OBSERVATION_CATEGORY, SNOMED, bare, coded, concepts, l
 from .envelope import Event, Strictly
 from .fields import Code, Line, Moment, Whole
 from .members import Members, numbered
-from .rows import Always, Codec, Group, Issue, Json, Mapping, Refused, Row
+from .paths import Json
+from .rows import Always, Codec, Group, Issue, Mapping, Refused, Row
 from .shared_rows import MEMBER_OBSERVED, MEMBER_SUBJECT
 from .values import read_ucum, ucum
 

@@ -14,7 +14,8 @@ from .codes import ABSENT_REASON, BACLOFEN, INTRATHECAL, NDC, bare, component, l
 from .envelope import Envelope, Event, Recorded, Strictly
 from .fields import Day, Flag, Line, Part, Prose, Quantity
 from .members import parted, same_patient
-from .rows import Always, Codec, Derived, Group, Issue, Json, Mapping, Row
+from .paths import Json
+from .rows import Always, Codec, Derived, Group, Issue, Mapping, Row
 from .shared_rows import OBSERVED, SUBJECT, VERIFIER, VERSION, event_status, key, part_key, part_reference
 from .sources import Sources
 from .telling import Telling

@@ -7,7 +7,8 @@ from typing import Any
 from . import identity
 from .codes import definition, extension, sid, table
 from .identity import business_value, split_value
-from .rows import Codec, Derived, Group, Json, Refused, Row
+from .paths import Json
+from .rows import Codec, Derived, Group, Refused, Row
 from .values import PATIENT, PERSON
 
 STATUS = table({"final": "completed", "entered-in-error": "entered-in-error"})

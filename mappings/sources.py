@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .rows import Json
+from .paths import Json
 
 
 class Sources:

@@ -10,7 +10,8 @@ from decimal import Decimal
 from . import bundle, device, dose_change
 from .envelope import Event, identity, is_retracted
 from .limits import LIMITS
-from .rows import Issue, Json, MappingError
+from .paths import Json
+from .rows import Issue, MappingError
 
 KEPT = 3
 """Programs kept for each pump: the last one, the one that it put on hold, and that one's predecessor."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .codes import LOCAL, definition
-from .rows import Json
+from .paths import Json
 
 
 @dataclass(frozen=True, slots=True)

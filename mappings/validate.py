@@ -6,51 +6,55 @@ for each type is compiled from it on first use. Invariants are written below, ea
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from functools import lru_cache
-from importlib.resources import files
 from typing import Any
 
 from .codes import UCUM
+from .exact_json import dumps, loads
 from .fields import instant
-from .rows import Issue, Json
+from .paths import Json
+from .r4_schema import compiled
+from .r4_table import CHECKED, PATTERNS, table
+from .rows import Issue
 
 Check = Callable[[Any, str, list[Issue]], None]
-
-DATE = r"\d{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?"
-CLOCK = r"([01]\d|2[0-3]):[0-5]\d:([0-5]\d|60)(\.\d+)?"
-ZONE = r"(Z|[+-]((0\d|1[0-3]):[0-5]\d|14:00))"
-PATTERNS = {
-    "id": r"[A-Za-z0-9\-.]{1,64}",
-    "code": r"[^\s]+( [^\s]+)*",
-    "uri": r"\S+",
-    "url": r"\S+",
-    "canonical": r"\S+",
-    "oid": r"urn:oid:[0-2](\.(0|[1-9]\d*))+",
-    "uuid": r"urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
-    "date": DATE,
-    "dateTime": rf"\d{{4}}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01])(T{CLOCK}{ZONE})?)?)?",
-    "instant": rf"\d{{4}}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T{CLOCK}{ZONE}",
-    "time": CLOCK,
-    "string": r"[\s\S]*\S[\s\S]*",
-    "markdown": r"[\s\S]*\S[\s\S]*",
-    "base64Binary": r"(\s*([0-9a-zA-Z+/=]){4}\s*)+",
-    "xhtml": r"[\s\S]+",
-}
-"""R4 Data types: the patterns of the primitive types that JSON writes as strings."""
-
-
-@lru_cache(1)
-def table() -> Json:
-    """The element table, read once."""
-    return json.loads(files("mappings").joinpath("r4_types.json").read_text(encoding="utf-8"))
 
 
 def validate(resource: Json) -> list[Issue]:
     """Everything wrong with a resource (or a Bundle and its entries): path, R4 rule, words."""
+    return [] if is_plainly_valid(resource) else thoroughly(resource)
+
+
+def is_plainly_valid(resource: Json) -> bool:
+    """Whether the compiled schema finds nothing wrong; False may still be valid (`thoroughly` says)."""
+    type = resource.get("resourceType") if isinstance(resource, dict) else None
+    if type not in CHECKED:
+        return False
+    try:
+        if not compiled(type, NESTED, _per_1).is_valid(resource):
+            return False
+    except (ValueError, TypeError, OverflowError):
+        return False  # a number that JSON Schema cannot hold
+    inside = [e["resource"] for e in resource.get("entry", ()) if "resource" in e]
+    return all(_whole_holds(one) for one in [resource, *inside])
+
+
+def _whole_holds(resource: Json) -> bool:
+    """The rules over a whole resource, which the schema does not know."""
+    if any(not holds(resource) for _, holds, _ in _rules_of(resource["resourceType"])):
+        return False
+    if "contained" not in resource:
+        return True
+    issues: list[Issue] = []
+    _whole(resource, "", issues)
+    return not issues and not any(_rules_of(c["resourceType"]) for c in resource["contained"])
+
+
+def thoroughly(resource: Json) -> list[Issue]:
+    """What `validate` gives, element by element."""
     issues: list[Issue] = []
     if not isinstance(resource, dict):
         return [Issue("$", "structure", "a resource is a JSON object")]
@@ -142,7 +146,7 @@ def _complex(type: str) -> Check:
                 held = True  # misshapen: said above, element by element
             if not held:
                 issues.append(Issue(path, id, words))
-        if "contained" in value and is_resource:
+        if is_resource and isinstance(value.get("contained"), list):
             _whole(value, path, issues)
 
     return check
@@ -174,7 +178,25 @@ def _one(kind: str, element: Json) -> Check:
         return _reference(tuple(element.get("targets", ())))
     if kind in PRIMITIVES:
         return _primitive(kind, element.get("codes"))
+    if kind == "CodeableConcept" and element.get("codes") in table()["codes"]:
+        return _bound(element["codes"])
     return _later(kind)
+
+
+def _bound(codes: str) -> Check:
+    """A concept whose binding is required: one of its codings is in the value set."""
+    whole, allowed = _later("CodeableConcept"), frozenset(table()["codes"][codes])
+
+    def check(value: Any, path: str, issues: list[Issue]) -> None:
+        whole(value, path, issues)
+        codings = value.get("coding") if isinstance(value, dict) else None
+        listed = codings if isinstance(codings, list) else []
+        if not any(
+            isinstance(c, dict) and isinstance(c.get("code"), str) and c["code"] in allowed for c in listed
+        ):
+            issues.append(Issue(path, "required-binding", f"no coding is in the value set {codes}"))
+
+    return check
 
 
 def _later(kind: str) -> Check:
@@ -530,6 +552,10 @@ RULES: list[tuple[tuple[str, ...], str, Holds, str]] = [
 """(types, R4 id, whether it holds, words). Those over a whole resource are in `_whole`."""
 
 
+NESTED = frozenset((type, id) for types, id, _, _ in RULES for type in types if type not in CHECKED)
+
+
+@lru_cache(None)
 def _rules_of(type: str) -> list[tuple[str, Holds, str]]:
     return [(id, holds, words) for types, id, holds, words in RULES if type in types]
 
@@ -537,17 +563,15 @@ def _rules_of(type: str) -> list[tuple[str, Holds, str]]:
 def _whole(resource: Json, path: str, issues: list[Issue]) -> None:
     """dom-2 to dom-5 and ref-1: what is contained, and what points to it."""
     contained = [c for c in resource.get("contained", []) if isinstance(c, dict)]
-    pointed = {
-        value[1:] for value in _strings(resource, "reference") if value.startswith("#") and value != "#"
-    }
-    ids = [c.get("id") for c in contained]
+    pointed = {value[1:] for value in _local_references(resource) if value != "#"}
+    ids = [c["id"] for c in contained if isinstance(c.get("id"), str)]
     for index, inner in enumerate(contained):
         at = f"{path}.contained[{index}]"
         if "contained" in inner:
             issues.append(Issue(at, "dom-2", "a contained resource contains none"))
-        if inner.get("id") not in pointed and "#" not in _strings(inner, "reference"):
+        if str(inner.get("id")) not in pointed and "#" not in _local_references(inner):
             issues.append(Issue(at, "dom-3", "nothing in the resource points to it"))
-        meta = inner.get("meta") or {}
+        meta = inner["meta"] if isinstance(inner.get("meta"), dict) else {}
         if "versionId" in meta or "lastUpdated" in meta:
             issues.append(Issue(f"{at}.meta", "dom-4", "a contained resource has no version"))
         if "security" in meta:
@@ -556,11 +580,9 @@ def _whole(resource: Json, path: str, issues: list[Issue]) -> None:
         issues.append(Issue(path, "ref-1", f"#{missing} points to nothing contained"))
 
 
-def _strings(node: Any, key: str) -> set[str]:
-    """Every string under `key`, at any depth."""
-    if isinstance(node, dict):
-        own = {node[key]} if isinstance(node.get(key), str) else set()
-        return own.union(*(_strings(v, key) for v in node.values() if isinstance(v, (dict, list))))
-    if isinstance(node, list):
-        return set().union(*(_strings(v, key) for v in node if isinstance(v, (dict, list))))
-    return set()
+_LOCAL = re.compile(rb'"reference":"(#(?:[^"\\]|\\.)*)"')
+
+
+def _local_references(node: Json) -> set[str]:
+    """Every `reference` that begins with #, at any depth; written as JSON, as that is the fastest walk."""
+    return {loads(b'"%s"' % found) for found in _LOCAL.findall(dumps(node))}

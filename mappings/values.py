@@ -7,7 +7,8 @@ from typing import Any
 
 from . import identity
 from .codes import PERFORM_FUNCTION, UCUM, sid
-from .rows import Codec, Json, Refused
+from .paths import Json
+from .rows import Codec, Refused
 
 UNITS = ("ug", "mg", "ug/d", "ug/h", "ug/mL", "mL", "mL/d", "cm", "mL/cm", "d", "h", "min")
 """UCUM units this project writes; checked with a UCUM parser in the tests."""

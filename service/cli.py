@@ -13,6 +13,7 @@ import click
 
 from mappings import Issue
 from mappings.exact_json import dumps, lines
+from mappings.fields import issues_of
 from mappings.identity import SOURCE
 
 from . import conversion
@@ -50,14 +51,15 @@ def settings() -> Settings:
 
 def opened() -> Any:
     """The migrated store of the settings."""
-    from .store.engine import Store, StoreError, migrate
+    from .doctor import UNUSABLE, why
+    from .store.engine import Store, migrate
 
     try:
         store = Store(settings().database_url)
         migrate(store)
         return store
-    except StoreError as error:
-        raise click.ClickException(str(error)) from None
+    except UNUSABLE as error:
+        raise click.ClickException(why(error)) from None
 
 
 def said(line: int, issues: Iterable[Issue]) -> None:
@@ -90,6 +92,8 @@ def convert_to_fhir(file: BinaryIO) -> None:
 @click.option("--source", default="fhir", show_default=True, help="source of records that were not ours")
 def convert_from_fhir(file: BinaryIO, source: str) -> None:
     """FHIR Bundles or resources (a line each) to events (a line each)."""
+    if not SOURCE.fullmatch(source):
+        raise click.UsageError("--source must match [a-z0-9-]{1,40}")
     _convert(conversion.from_fhir(counted(file), source))
 
 
@@ -158,7 +162,10 @@ def keys_revoke(name: str) -> None:
     from .store import keys as store_keys
 
     with opened().write() as c:
-        click.echo(f"{store_keys.revoke(c, TENANT, name, now=now())} revoked")
+        number = store_keys.revoke(c, TENANT, name, now=now())
+    if not number:
+        raise click.ClickException(f"there is no live key of {name}")
+    click.echo(f"{number} revoked")
 
 
 @main.group()
@@ -181,8 +188,7 @@ def endpoints_add(
 
     NAME becomes the `source` of records that the EHR's users enter there.
     """
-    if not SOURCE.fullmatch(name):
-        raise click.UsageError("NAME must match [a-z0-9-]{1,40}")
+    from .api.endpoints import NewEndpoint
     from .store import deliveries
     from .store import endpoints as store_endpoints
 
@@ -191,6 +197,8 @@ def endpoints_add(
         options["poll_seconds"] = poll_seconds
     if header:
         options["headers"] = dict(_header(text) for text in header)
+    if refused := NewEndpoint().validate({"name": name, "url": url, "options": options}):
+        raise click.UsageError("; ".join(f"{i.path}: {i.message}" for i in issues_of(refused)))
     with opened().write() as c:
         if store_endpoints.find(c, TENANT, name) is not None:
             raise click.ClickException(f"there is an endpoint {name} already")
@@ -242,12 +250,13 @@ def import_(file: BinaryIO) -> None:
 
 
 @main.command()
-@click.argument("file", type=click.File("wb", lazy=False), default="-")
+@click.argument("file", type=click.File("wb", lazy=True), default="-")
 def export(file: BinaryIO) -> None:
     """Write the current version of every event in the ledger as NDJSON, in the order of arrival."""
     from .store import events
 
     store, after = opened(), 0
+    file.write(b"")  # only now, as the database is there, is what FILE held before given up
     while True:
         with store.read() as c:
             page = events.search(c, TENANT, limit=1000, after_seq=after)

@@ -6,12 +6,25 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from sqlalchemy.exc import ArgumentError, DatabaseError
+
 from .settings import Settings
 from .store import deliveries, endpoints, keys
 from .store.engine import Store, StoreError, is_migrated, migrate
 from .sync.ehr import EhrError, HttpEhr
 
 FHIR_VERSION = "4.0.1"
+UNUSABLE = (StoreError, DatabaseError, ArgumentError, ModuleNotFoundError)
+"""What opening a database fails with."""
+
+
+def why(error: Exception) -> str:
+    """One line about a database that cannot be opened."""
+    if isinstance(error, DatabaseError):
+        return f"the database cannot be opened: {error.orig}"
+    if isinstance(error, ModuleNotFoundError):
+        return f"the database's driver {error.name} is not installed"
+    return str(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +41,8 @@ def checks(settings: Settings, now: Callable[[], datetime], tenant_id: int = 1) 
     try:
         store = Store(settings.database_url)
         migrate(store)
-    except StoreError as error:
-        yield Check("database", False, str(error))
+    except UNUSABLE as error:
+        yield Check("database", False, why(error))
         return
     with store.read() as c:
         yield Check("database", is_migrated(c), "reachable, durable, at the newest schema")

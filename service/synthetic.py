@@ -120,9 +120,10 @@ def _history(number: int, years: int, rng: random.Random) -> Iterator[tuple[date
         elapsed = Decimal((at.astimezone(UTC) - before.astimezone(UTC)) // timedelta(seconds=1)) / 86_400
         pump.volume = (pump.volume - elapsed * pump.flow).quantize(Decimal("0.0001"))
         refills = gap >= min(days_left - 7, 60)
+        strength = pump.strength
         if refills:
             yield from _refill_visit(pump, at)
-        if rng.random() < 0.6:
+        if pump.strength == strength and rng.random() < 0.6:  # else it would cut the bridge short
             yield _titrated(pump, at)
 
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import unquote
 
-from mappings.rows import copy
+from mappings.paths import copy
 from service.sync.ehr import Ambiguous, Missing, Page, Refused, Stale
 
 Json = Any

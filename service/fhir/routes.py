@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
 from flask import Blueprint, Response, request
 
 from mappings import Issue, MappingError, read_fhir
+from mappings.bundle import is_telling
 from mappings.codes import ITB
 from mappings.event import identity, load_event, version
-from mappings.identity import client_id, resource_identity
+from mappings.identity import client_id, resource_identity, split_value
 from mappings.validate import validate
 from service import problems
 from service.intake import admit
 from service.problems import FHIR_JSON, Refused
 from service.store import endpoints, events
+from service.store.events import content_hash
 from service.web import answer, caller, check_content_type, read_json, services
 
 from . import record, search
@@ -68,6 +71,10 @@ def search_type(type: str) -> Response:
 def validate_any(type: str | None = None) -> Response:
     """$validate: what is wrong with a resource, always 200."""
     resource = _body()
+    if isinstance(resource, dict) and resource.get("resourceType") == "Parameters":
+        # R4 $validate: the resource as it is, or as the parameter `resource`
+        named = [p for p in resource.get("parameter", []) if isinstance(p, dict)]
+        resource = next((p.get("resource") for p in named if p.get("name") == "resource"), resource)
     issues = validate(resource)
     if type is not None and isinstance(resource, dict) and resource.get("resourceType") != type:
         issues = [Issue("resourceType", "resource-type", f"must be {type}"), *issues]
@@ -83,13 +90,12 @@ def transaction() -> Response:
     kind = bundle.get("type") if isinstance(bundle, dict) else None
     if kind not in ("transaction", "batch"):
         raise Refused(422, "a Bundle of type transaction or batch is needed", path="Bundle.type")
-    issues = validate(bundle)
-    if issues:
-        raise MappingError(issues)
     if kind == "transaction":
-        return _fhir(_response(kind, _take_all(bundle)))
-    taken = [_take_alone(entry) for entry in bundle.get("entry", [])]
-    return _fhir(_response(kind, taken))
+        _strict(bundle)
+        return _fhir(_response(kind, _take_all(bundle.get("entry", []))))
+    _strict(_frame(bundle))
+    answers = [_take_alone(at, entry) for at, entry in enumerate(bundle.get("entry", []))]
+    return _fhir(_response(kind, answers))
 
 
 def write(type: str, id: str | None = None) -> Response:
@@ -98,12 +104,14 @@ def write(type: str, id: str | None = None) -> Response:
     resource = _body()
     if not isinstance(resource, dict) or resource.get("resourceType") != type:
         raise Refused(422, f"the resource must be a {type}", path="resourceType")
-    issues = validate(resource)
-    if issues:
-        raise MappingError(issues)
-    (taken,) = _take_all({"resourceType": "Bundle", "type": "batch", "entry": [{"resource": resource}]})
-    made = _fhir(taken["outcome"], int(taken["status"][:3]))
-    made.headers["Location"] = f"/fhir/{taken['location']}"
+    if id is not None and resource.get("id") != id:
+        raise Refused(400, "must be the id of the address", path=f"{type}.id")
+    _strict(resource)
+    held = {"ifMatch": request.headers["If-Match"]} if "If-Match" in request.headers else {}
+    (done,) = _take_all([{"resource": resource, "request": held}])
+    made = _fhir(done["outcome"], int(done["status"][:3]))
+    made.headers["Location"] = f"/fhir/{done['location']}"
+    made.headers["ETag"] = done["etag"]
     return made
 
 
@@ -176,23 +184,41 @@ def _number(asked: list[tuple[str, str]], name: str, default: int) -> int:
     return int(text)
 
 
-def _take_all(bundle: Json) -> list[Json]:
-    """Every event of the bundle into the ledger, or none; raises `MappingError`."""
-    reading = read_fhir(bundle, source=caller().name)
+def _take_all(entries: list[Json]) -> list[Json]:
+    """Every event of the entries into the ledger, or none; an answer for each entry (R4 transaction).
+
+    Raises `MappingError`, or `Refused` where an entry's `ifMatch` no longer holds.
+    """
+    reading = read_fhir({"resourceType": "Bundle", "entry": entries}, source=caller().name)
     if reading.errors:
         raise MappingError(reading.errors)
     now = services().clock()
-    taken = []
+    telling = [at for at, entry in enumerate(entries) if is_telling(entry["resource"])]
+    answers: dict[int, Json] = {}
     with services().store.write() as c:
-        for event in reading.events:
-            taken.append(_take(c, event, now))
-    return taken
+        beside: dict[tuple[str, str], Json] = {}
+        for at, event in zip(telling, reading.events, strict=True):
+            done, made = _take(c, event, entries[at].get("request", {}).get("ifMatch"), now)
+            told = next(resource for resource in made if is_telling(resource))
+            answers[at] = done | {"location": _location(told)}
+            beside |= {resource_identity(r): done | {"location": _location(r)} for r in made}
+        for at, entry in enumerate(entries):
+            if at not in answers:
+                answers[at] = _beside(c, entry["resource"], beside)
+    return [answers[at] for at in range(len(entries))]
 
 
-def _take(c: Any, event: Json, now: Any) -> Json:
-    """One event: a record that is known and says something else becomes its next version."""
+def _take(c: Any, event: Json, if_match: str | None, now: Any) -> tuple[Json, list[Json]]:
+    """One event: a record that is known and says something else becomes its next version.
+
+    The answer, and the resources that the record is shown as.
+    """
     known = events.find(c, caller().tenant_id, *identity(event))
-    if known and version(event) <= known[-1].version and known[-1].event != event:
+    if if_match is not None and if_match != (f'W/"{known[-1].version}"' if known else None):
+        why = f"version {known[-1].version} is here" if known else "there is no version of it here"
+        raise Refused(412, f"{why}; read it again and repeat your change", path="ifMatch")
+    said_before = content_hash(event) in {stored.content_hash for stored in known}
+    if known and version(event) <= known[-1].version and not said_before:
         event = load_event({**event, "version": known[-1].version + 1})
     done = admit(
         c,
@@ -202,24 +228,59 @@ def _take(c: Any, event: Json, now: Any) -> Json:
         actor=caller().name,
         endpoints=endpoints.every(c, caller().tenant_id),
     )
-    stored = next(s for s in events.find(c, caller().tenant_id, *identity(event)) if s.seq == done.seq)
-    (first, *_) = record.shown([stored])
-    status = "201 Created" if done.outcome == "accepted" else "200 OK"
+    newest = events.find(c, caller().tenant_id, *identity(event))[-1]
     words = Issue("$", done.outcome, f"{event['source']}/{event['id']}: {done.outcome}")
-    return {
-        "status": status,
-        "location": f"{first['resourceType']}/{client_id(*resource_identity(first))}",
-        "etag": f'W/"{stored.version}"',
+    answer = {
+        "status": "201 Created" if done.outcome == "accepted" else "200 OK",
+        "etag": f'W/"{newest.version}"',
         "outcome": problems.outcome([words], "informational", "information"),
     }
+    return answer, list(record.shown([newest]))
 
 
-def _take_alone(entry: Json) -> Json:
+def _location(resource: Json) -> str:
+    return f"{resource['resourceType']}/{resource['id']}"
+
+
+def _beside(c: Any, resource: Json, made: dict[tuple[str, str], Json]) -> Json:
+    """The answer for an entry that tells no event by itself: part of one, or what is not kept here."""
     try:
-        taken = _take_all({"resourceType": "Bundle", "type": "batch", "entry": [entry]})
-        return taken[0]
+        key = resource_identity(resource)
+    except (KeyError, ValueError):  # a Provenance of others has no id that we gave
+        key = "", ""
+    if key in made:
+        return made[key]
+    record_of = split_value(key[1])
+    if record_of is not None and events.find(c, caller().tenant_id, *record_of):
+        return {"status": "200 OK", "location": f"{resource['resourceType']}/{client_id(*key)}"}
+    words = Issue("$", "not-ours", f"a {resource['resourceType']} that tells no event is not kept here")
+    return {"status": "200 OK", "outcome": problems.outcome([words], "informational", "warning")}
+
+
+def _take_alone(at: int, entry: Json) -> Json:
+    try:
+        _strict({"resourceType": "Bundle", "type": "batch", "entry": [entry]})
+        return _take_all([entry])[0]
     except MappingError as error:
-        return {"status": "422 Unprocessable Entity", "outcome": problems.outcome(error.issues)}
+        issues = [replace(i, path=i.path.replace("entry[0]", f"entry[{at}]", 1)) for i in error.issues]
+        return {"status": "422 Unprocessable Entity", "outcome": problems.outcome(issues)}
+    except Refused as error:
+        return {"status": f"{error.status} Refused", "outcome": problems.refusal_outcome(error)}
+
+
+def _strict(resource: Json) -> None:
+    issues = validate(resource)
+    if issues:
+        raise MappingError(issues)
+
+
+def _frame(bundle: Json) -> Json:
+    """The Bundle without the resources, which in a batch are refused one by one."""
+    entries = bundle.get("entry")
+    if not isinstance(entries, list):
+        return bundle
+    bare = [{k: v for k, v in e.items() if k != "resource"} if isinstance(e, dict) else e for e in entries]
+    return bundle | {"entry": bare}
 
 
 def _response(kind: str, taken: list[Json]) -> Json:

@@ -109,7 +109,7 @@ PARAMETERS: dict[str, dict[str, Match]] = {
     "MedicationAdministration": NAMED | {"status": STATUS, "effective-time": _effective, "device": _device},
     "MedicationRequest": NAMED | {"status": STATUS},
     "MedicationStatement": NAMED | {"status": STATUS},
-    "Observation": NAMED | {"status": STATUS},
+    "Observation": NAMED | {"status": STATUS, "device": _device},
     "Procedure": NAMED | {"status": STATUS},
     "Provenance": EVERY,
     "Task": NAMED | {"status": STATUS},

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mappings.codes import definition
-from mappings.rows import copy
+from mappings.paths import copy
 from service.store import endpoints
 from site_of_tests import HISTORY, REFILL, Site
 

@@ -1,0 +1,165 @@
+"""Paths into plain JSON data: `extension[url=x].valueQuantity`, `note[0].text`; get, put, take."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+Json = Any
+MISSING: Any = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a path: an element, and which item of it where it is a list.
+
+    `where` is (key, value) of the wanted item, `index` its position, `item` a new item's content.
+    """
+
+    element: str
+    where: tuple[str, Json] | None = None
+    index: int | None = None
+
+    def new_item(self) -> Json:
+        return {self.where[0]: copy(self.where[1])} if self.where else {}
+
+
+_PART = re.compile(r"([A-Za-z_]+)(?:\[(?:(\d+)|(\w+)=(.*))\])?$", re.S)
+
+
+def parse(path: str) -> tuple[Step, ...]:
+    """`extension[url=x].valueQuantity`, `note[0].text` -> steps; a selector's value may hold dots."""
+    steps = []
+    for part in _split(path):
+        match = _PART.match(part)
+        if match is None:
+            raise AssertionError(f"not a path: {path}")
+        element, index, key, value = match.groups()
+        steps.append(Step(element, (key, value) if key else None, int(index) if index else None))
+    return tuple(steps)
+
+
+def _split(path: str) -> Iterator[str]:
+    depth, start = 0, 0
+    for at, char in enumerate(path):
+        depth += (char == "[") - (char == "]")
+        if char == "." and not depth:
+            yield path[start:at]
+            start = at + 1
+    yield path[start:]
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """A parsed FHIR path and its text."""
+
+    text: str
+    steps: tuple[Step, ...]
+
+
+def at(*parts: str) -> Path:
+    """The path of `parts` joined: `at("contained[id=fill]", "code.text")`."""
+    text = ".".join(part for part in parts if part)
+    return Path(text, parse(text))
+
+
+def same_concept(value: Json, wanted: Json) -> bool:
+    """A CodeableConcept that holds the wanted coding among others (or with another display)."""
+    if not (isinstance(value, dict) and isinstance(wanted, dict) and "coding" in wanted):
+        return False
+    codings = value.get("coding")
+    code = wanted["coding"][0]
+    return isinstance(codings, list) and any(
+        isinstance(c, dict) and (c.get("system"), c.get("code")) == (code["system"], code["code"])
+        for c in codings
+    )
+
+
+def put_or_extend(resource: Json, steps: tuple[Step, ...], made: Json) -> None:
+    """Set the value; a list goes behind what rows have put into the same list (extensions)."""
+    there = get(resource, steps) if isinstance(made, list) else MISSING
+    if isinstance(there, list):
+        there.extend(made)
+    else:
+        put(resource, steps, made)
+
+
+def copy(value: Json) -> Json:
+    """A deep copy of plain JSON data."""
+    if isinstance(value, dict):
+        return {key: copy(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [copy(item) for item in value]
+    return value
+
+
+def child(node: Json, step: Step) -> Json:
+    """What `step` leads to from `node`, or MISSING."""
+    found = node.get(step.element, MISSING) if isinstance(node, dict) else MISSING
+    if found is MISSING or (step.where is None and step.index is None):
+        return found
+    if not isinstance(found, list):
+        return MISSING
+    if step.index is not None:
+        return found[step.index] if step.index < len(found) else MISSING
+    return next((item for item in found if is_item(item, step)), MISSING)
+
+
+def is_item(item: Json, step: Step) -> bool:
+    assert step.where is not None
+    if not isinstance(item, dict):
+        return False
+    value = item.get(step.where[0])
+    return value == step.where[1] or same_concept(value, step.where[1])
+
+
+def get(node: Json, steps: tuple[Step, ...]) -> Json:
+    """The value at `steps`, or MISSING."""
+    for step in steps:
+        node = child(node, step)
+        if node is MISSING:
+            return MISSING
+    return node
+
+
+def put(node: Json, steps: tuple[Step, ...], new: Json) -> None:
+    """Set the value at `steps`, making what lies between."""
+    for step in steps[:-1]:
+        inner = child(node, step)
+        if inner is MISSING:
+            inner = step.new_item()
+            if step.where is None and step.index is None:
+                node[step.element] = inner
+            else:
+                node.setdefault(step.element, []).append(inner)
+        node = inner
+    last = steps[-1]
+    if last.index is None:
+        node[last.element] = new
+    else:
+        node.setdefault(last.element, []).append(new)
+
+
+def take(node: Json, steps: tuple[Step, ...]) -> Json:
+    """Remove and return the value at `steps` (or MISSING), and what only held it."""
+    trail: list[tuple[Json, Step, Json]] = []
+    for step in steps:
+        inner = child(node, step)
+        if inner is MISSING:
+            return MISSING
+        trail.append((node, step, inner))
+        node = inner
+    value = node
+    for parent, step, taken in reversed(trail):
+        held = parent[step.element]
+        if held is taken:
+            del parent[step.element]
+        else:
+            held[:] = [item for item in held if item is not taken]
+            if not held:
+                del parent[step.element]
+        if parent and not any(parent == s.new_item() for p, s, c in trail if c is parent):
+            break
+    return value

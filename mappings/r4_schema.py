@@ -1,0 +1,179 @@
+"""The fast half of the validator: R4's shapes as a compiled JSON Schema that only says yes.
+
+It accepts nothing that `validate` would find an issue in, and leaves what it is not sure of (ids of
+elements, extensions of primitives, rare datatypes) to it. Made from the same element table.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import jsonschema_rs
+
+from .codes import UCUM
+from .paths import Json
+from .r4_table import CHECKED, PATTERNS, table
+
+FRAGMENTS: dict[str, Json] = {
+    "qty-3": {"dependentRequired": {"code": ["system"]}},
+    "drt-1": {
+        "dependentRequired": {"code": ["system", "value"]},
+        "properties": {"system": {"const": UCUM}},
+    },
+    "rat-1": {"required": ["numerator", "denominator"]},
+    "ext-1": {"minProperties": 2, "maxProperties": 2},
+    "tim-1": {"dependentRequired": {"duration": ["durationUnit"]}},
+    "tim-2": {"dependentRequired": {"period": ["periodUnit"]}},
+    "tim-4": {"properties": {"duration": {"minimum": 0}}},
+    "tim-5": {"properties": {"period": {"minimum": 0}}},
+    "tim-6": {"properties": {"periodMax": False}},
+    "tim-7": {"properties": {"durationMax": False}},
+    "tim-8": {"properties": {"countMax": False}},
+    "tim-9": {"properties": {"offset": False}},
+    "tim-10": {"not": {"required": ["timeOfDay", "when"]}},
+    "mad-1": {"anyOf": [{"required": ["dose"]}, {"required": ["rateRatio"]}, {"required": ["rateQuantity"]}]},
+    "per-1": {"r4-per-1": True},
+    "app-1": {"required": ["actor"]},
+    "con-2": {"anyOf": [{"required": ["code"]}, {"required": ["detail"]}]},
+    "gol-1": {"properties": {"detail": False}},
+    "bdl-5": {"required": ["resource"]},
+    "bdl-8": {"properties": {"fullUrl": {"not": {"pattern": "/_history/"}}}},
+}
+"""R4 invariants of datatypes and backbone elements, said in a schema at least as strictly."""
+
+NUMBERS: dict[str, Json] = {
+    "decimal": {"type": "number"},
+    "integer": {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1},
+    "positiveInt": {"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
+    "unsignedInt": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1},
+    "boolean": {"type": "boolean"},
+}
+ANYTHING_ELSE = r"\S"
+REGEX = jsonschema_rs.RegexOptions()
+"""Linear in the length of what is matched; no pattern here looks around."""
+
+
+@lru_cache(None)
+def compiled(type: str, nested: frozenset[tuple[str, str]], per_1: Any) -> Any:
+    """The compiled schema of a resource type; `nested` are the (datatype, rule id) of all invariants."""
+
+    class Per1:
+        def __init__(self, parent: Any, value: Any, path: Any) -> None:
+            pass
+
+        def validate(self, instance: Any) -> None:
+            if not per_1(instance):
+                raise ValueError("per-1")
+
+    return jsonschema_rs.Draft202012Validator(
+        schema(type, nested), keywords={"r4-per-1": Per1}, pattern_options=REGEX
+    )
+
+
+def schema(type: str, nested: frozenset[tuple[str, str]]) -> Json:
+    """The JSON Schema of one resource type."""
+    rules: dict[str, list[str]] = {}
+    for name, id in nested:
+        rules.setdefault(name, []).append(id)
+    defs: dict[str, Json] = {}
+    wanted = [type]
+    while wanted:
+        name = wanted.pop()
+        if name in defs:
+            continue
+        defs[name] = _any_resource() if name == "Resource" else _object(name, rules.get(name, []))
+        wanted += CHECKED if name == "Resource" else [t for t in _types(name) if not _is_primitive(t)]
+    return {"$ref": f"#/$defs/{type}", "$defs": defs}
+
+
+def _is_primitive(type: str) -> bool:
+    return type in PATTERNS or type in NUMBERS
+
+
+def _types(name: str) -> list[str]:
+    return [kind for element in table()["types"][name].values() for kind in element["types"]]
+
+
+def _any_resource() -> Json:
+    """A resource inside another: of a checked type, and with no rules over the whole of it."""
+    branches = [
+        {"if": {"properties": {"resourceType": {"const": t}}}, "then": {"$ref": f"#/$defs/{t}"}}
+        for t in CHECKED
+    ]
+    return {
+        "type": "object",
+        "required": ["resourceType"],
+        "properties": {"resourceType": {"enum": list(CHECKED)}},
+        "allOf": branches,
+    }
+
+
+def _object(name: str, rules: list[str]) -> Json:
+    properties: dict[str, Json] = {}
+    required: list[str] = []
+    choices: list[Json] = []
+    for element, definition in table()["types"][name].items():
+        if element in ("id", "modifierExtension") and name not in CHECKED:
+            continue
+        if element.endswith("[x]"):
+            named = _choice(element, definition)
+            properties.update(named)
+            one = [{"required": [n]} for n in named]
+            if name != "Extension":  # ext-1 leaves room for one
+                choices.append({"oneOf": one if definition.get("min") else [*one, {"not": {"anyOf": one}}]})
+            continue
+        properties[element] = _element(definition, definition["types"][0])
+        if definition.get("min"):
+            required.append(element)
+    made: Json = {"type": "object", "additionalProperties": False, "minProperties": 1}
+    if name in CHECKED:
+        properties["resourceType"] = {"const": name}
+        made["minProperties"] = 2
+    fragments = [FRAGMENTS.get(id, {"not": {}}) for id in rules]
+    made |= {"properties": properties, "required": required}
+    return made | ({"allOf": [*choices, *fragments]} if choices or fragments else {})
+
+
+def _choice(element: str, definition: Json) -> dict[str, Json]:
+    named = {}
+    for kind in definition["types"]:
+        shown = "Quantity" if kind == "SimpleQuantity" else kind
+        named[element[:-3] + shown[0].upper() + shown[1:]] = _element(definition, kind)
+    return named
+
+
+def _element(definition: Json, kind: str) -> Json:
+    one = _one(definition, kind)
+    return {"type": "array", "minItems": 1, "items": one} if definition.get("many") else one
+
+
+def _one(definition: Json, kind: str) -> Json:
+    codes = table()["codes"].get(definition.get("codes"))
+    if kind in NUMBERS:
+        return NUMBERS[kind]
+    if kind in PATTERNS:
+        if codes is not None:
+            return {"type": "string", "enum": codes}
+        pattern = ANYTHING_ELSE if kind in ("string", "markdown") else f"^(?:{PATTERNS[kind]})$"
+        return {"type": "string", "pattern": pattern}
+    whole: Json = {"$ref": f"#/$defs/{kind}"}
+    if kind == "CodeableConcept" and codes is not None:
+        return {"allOf": [whole, _bound(codes)]}
+    if kind == "Reference" and definition.get("targets"):
+        return {"allOf": [whole, _aimed("|".join(definition["targets"]), definition["targets"])]}
+    return whole
+
+
+def _bound(codes: list[str]) -> Json:
+    """A required binding: every coding is one of the codes."""
+    return {
+        "required": ["coding"],
+        "properties": {"coding": {"items": {"properties": {"code": {"enum": codes}}, "required": ["code"]}}},
+    }
+
+
+def _aimed(types: str, targets: list[str]) -> Json:
+    """A Reference to one of the target types: contained, urn, or `Type/id`, `Type?query`."""
+    literal = rf"^(?:#[^/]*|urn:[^/]*|(?:{types})/[A-Za-z0-9.-]+|(?:{types})\?.*)$"
+    return {"properties": {"type": {"enum": targets}, "reference": {"pattern": literal}}}
