@@ -17,8 +17,6 @@ Entry = tuple[str, str | None, Json]
 """(path of the resource in what was sent, its fullUrl, the resource)."""
 Listed = list[Entry]
 
-TELLING = "Device (pump or catheter), MedicationAdministration (refill), Procedure (pump reprogramming)"
-
 
 def entries(content: Json) -> Listed:
     """The resources of a Bundle or a single resource; raises `MappingError` for anything else."""
@@ -51,9 +49,8 @@ def under(at: str, path: str) -> str:
 def not_ours(listed: Listed) -> Issue:
     """Nothing that was sent tells an event."""
     types = ", ".join(sorted({r["resourceType"] for _, _, r in listed})) or "nothing"
-    return Issue(
-        listed[0][0] if listed else "Bundle", "not-ours", f"found {types}; an event is told by {TELLING}"
-    )
+    why = f"found {types}; nothing here tells a pump event by a code or profile of ours (docs/fhir.md)"
+    return Issue(listed[0][0] if listed else "Bundle", "not-ours", why)
 
 
 def prepare(

@@ -181,8 +181,14 @@ def endpoints() -> None:
 )
 @click.option("--poll-seconds", type=click.IntRange(1), help="how often to read what changed there")
 @click.option("--header", multiple=True, metavar="NAME:VALUE", help="sent with every request")
+@click.option("--backfill", is_flag=True, help="also deliver what the ledger holds already")
 def endpoints_add(
-    name: str, url: str, create_missing_patients: bool, poll_seconds: int | None, header: tuple[str, ...]
+    name: str,
+    url: str,
+    create_missing_patients: bool,
+    poll_seconds: int | None,
+    header: tuple[str, ...],
+    backfill: bool,
 ) -> None:
     """Add the FHIR R4 server at base URL under NAME; what is accepted from now on is delivered there.
 
@@ -203,7 +209,7 @@ def endpoints_add(
         if store_endpoints.find(c, TENANT, name) is not None:
             raise click.ClickException(f"there is an endpoint {name} already")
         made = store_endpoints.add(c, TENANT, name, url, options, now=now())
-        pending = deliveries.catch_up(c, made, now=now())
+        pending = deliveries.catch_up(c, made, now=now(), from_the_start=True) if backfill else 0
     click.echo(f"{made.name}\t{made.url}\t{pending} events to deliver")
 
 

@@ -73,6 +73,7 @@ class NewEndpoint(Strictly):
     )
     url = BaseUrl(required=True, most=2000)
     options = Part(Options())
+    backfill = Flag()
 
 
 def shown(endpoint: Endpoint) -> Json:
@@ -100,13 +101,15 @@ def list_endpoints() -> Response:
 @blueprint.arguments(NewEndpoint())
 @blueprint.doc(responses=described.answers(400, 409, 413, 415, 422, ok="Endpoint", status=201))
 def add_endpoint(new: Json) -> Response:
-    """Add an EHR; events accepted from now on are sent to it."""
+    """Add an EHR; events accepted from now on are sent to it, with `backfill` also what was before."""
     made, who = services(), caller()
     now = made.clock()
     with made.store.write() as c:
         if endpoints.find(c, who.tenant_id, new["name"]) is not None:
             raise Refused(409, "an endpoint has this name already", rule="name-taken", path="name")
         added = endpoints.add(c, who.tenant_id, new["name"], new["url"], new.get("options", {}), now=now)
+        if new.get("backfill"):
+            deliveries.catch_up(c, added, now=now, from_the_start=True)
         audit.write(
             c, who.tenant_id, at=stamp(now), actor=who.name, action="add", subject=f"endpoint/{added.name}"
         )

@@ -73,14 +73,18 @@ def _insert(c: Connection, tenant_id: int, lane: str, event_seq: int, endpoint_i
     return int(key[0])
 
 
-def catch_up(c: Connection, endpoint: Endpoint, *, now: datetime) -> int:
-    """Deliveries for what was accepted while the endpoint was paused, in ledger order; how many."""
+def catch_up(c: Connection, endpoint: Endpoint, *, now: datetime, from_the_start: bool = False) -> int:
+    """Deliveries for what was accepted while the endpoint was paused, in ledger order; how many.
+
+    `from_the_start`: also for what was accepted before there was this endpoint.
+    """
+    since = "" if from_the_start else endpoint.created_at
     has_one = exists().where(deliveries.c.endpoint_id == endpoint.id, deliveries.c.event_seq == events.c.seq)
     missed = c.execute(
         select(events.c.seq, events.c.content)
         .where(
             events.c.tenant_id == endpoint.tenant_id,
-            events.c.received_at >= endpoint.created_at,
+            events.c.received_at >= since,
             func.coalesce(events.c.origin, "") != endpoint.name,
             ~has_one,
         )

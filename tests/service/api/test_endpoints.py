@@ -49,6 +49,14 @@ def test_an_endpoint_is_added_listed_and_read(client: FlaskClient) -> None:
     assert client.get(f"{ENDPOINTS}/other").status_code == 404
 
 
+def test_a_new_endpoint_gets_what_was_before_when_it_is_asked_for(client: FlaskClient) -> None:
+    client.post("/api/v1/events", json=REFILL)
+    assert add(client, "later").status_code == 201
+    assert pending(client) == []
+    assert add(client, "whole", backfill=True).status_code == 201
+    assert pending(client) == [("whole", "R-1")]
+
+
 def test_a_name_is_given_once(client: FlaskClient) -> None:
     add(client)
     again = add(client)
