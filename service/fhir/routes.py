@@ -18,8 +18,9 @@ from mappings.validate import validate
 from service import problems
 from service.intake import admit
 from service.problems import FHIR_JSON, Refused
-from service.store import endpoints, events
+from service.store import audit, endpoints, events
 from service.store.events import content_hash
+from service.store.times import stamp
 from service.web import answer, caller, check_content_type, read_json, services
 
 from . import record, search
@@ -199,6 +200,8 @@ def _take_all(entries: list[Json]) -> list[Json]:
         beside: dict[tuple[str, str], Json] = {}
         for at, event in zip(telling, reading.events, strict=True):
             done, made = _take(c, event, entries[at].get("request", {}).get("ifMatch"), now)
+            notes = [note for note in reading.notes if _of_entry(note, at)]
+            done = _noted(c, event, notes, done, now)
             told = next(resource for resource in made if is_telling(resource))
             answers[at] = done | {"location": _location(told)}
             beside |= {resource_identity(r): done | {"location": _location(r)} for r in made}
@@ -236,6 +239,20 @@ def _take(c: Any, event: Json, if_match: str | None, now: Any) -> tuple[Json, li
         "outcome": problems.outcome([words], "informational", "information"),
     }
     return answer, list(record.shown([newest]))
+
+
+def _of_entry(note: Issue, at: int) -> bool:
+    return note.path.startswith(f"Bundle.entry[{at}].")
+
+
+def _noted(c: Any, event: Json, notes: list[Issue], done: Json, now: Any) -> Json:
+    """What was converted on the way in goes into the audit, with the original, and into the answer."""
+    if not notes:
+        return done
+    audit.converted(c, caller().tenant_id, event, notes, at=stamp(now), actor=caller().name)
+    said = problems.outcome(notes, "informational", "information")["issue"]
+    outcome = {**done["outcome"], "issue": [*done["outcome"]["issue"], *said]}
+    return done | {"outcome": outcome}
 
 
 def _location(resource: Json) -> str:

@@ -1,10 +1,14 @@
-"""Who did what, when: rows that are only ever added. No patient data goes into `detail`."""
+"""Who did what, when: rows that are only ever added. `detail` names nobody; it may hold a converted amount."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select
+
+from mappings import Issue
+from mappings.event import Event
 
 from .tables import audit
 
@@ -18,6 +22,15 @@ def write(
             tenant_id=tenant_id, at=at, actor=actor, action=action, subject=subject, detail=detail
         )
     )
+
+
+def converted(
+    c: Connection, tenant_id: int, event: Event, notes: Iterable[Issue], *, at: str, actor: str
+) -> None:
+    """What was converted while an event was read from FHIR: place, rule, the original and the result."""
+    detail = "; ".join(f"{note.path}: {note.rule}: {note.message}" for note in notes)
+    subject = f"event/{event['source']}/{event['id']}"
+    write(c, tenant_id, at=at, actor=actor, action="converted", subject=subject, detail=detail)
 
 
 def of(c: Connection, tenant_id: int, subject: str) -> list[Row[Any]]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from mappings import MappingError, from_fhir, identity, load_event
+from mappings import Issue, MappingError, identity, load_event, read_fhir
 from mappings.bundle import is_telling
 from mappings.codes import sid
 from mappings.event import EVENTS_TOLD_BY, Event, telling_of, version
@@ -21,7 +21,7 @@ from mappings.exact_json import dumps
 from mappings.fields import instant
 from mappings.identity import content_hash, resource_identity
 from service.intake import admit
-from service.store import deliveries, endpoints, events, links, remote
+from service.store import audit, deliveries, endpoints, events, links, remote
 from service.store.endpoints import Endpoint
 from service.store.engine import Store
 from service.store.links import Link
@@ -97,9 +97,12 @@ def take_version(
             remote.add(c, replace(seen, outcome="echo"), now=now())
         return "echo"
     try:
-        told = _event(store, ehr, endpoint, resource)
+        told, notes = _event(store, ehr, endpoint, resource)
         with store.write() as c:
             outcome, seq = ("ignored", None) if told is None else _accept(c, endpoint, told, resource, now)
+            if told is not None and notes and outcome != "unchanged":
+                at = stamp(now())
+                audit.converted(c, endpoint.tenant_id, told, notes, at=at, actor=endpoint.name)
             remote.add(c, replace(seen, outcome=outcome, event_seq=seq), now=now())
     except MappingError as error:
         outcome = "refused: " + "; ".join(f"{i.path} {i.rule}" for i in error.issues)
@@ -134,16 +137,17 @@ def _is_echo(link: Link, resource: Json, seen: RemoteVersion) -> bool:
 # --- what it says ---------------------------------------------------------------------------------------
 
 
-def _event(store: Store, ehr: Ehr, endpoint: Endpoint, resource: Json) -> Event | None:
-    """The event a resource tells, with what belongs to it read too; None for what is not ours."""
+def _event(store: Store, ehr: Ehr, endpoint: Endpoint, resource: Json) -> tuple[Event | None, list[Issue]]:
+    """The event a resource tells (None for what is not ours), and what was converted in reading it."""
     if not is_telling(resource):
-        return None
+        return None, []
     together = [resource, *_related(ehr, resource)]
     entries = [{"resource": _named(store, ehr, endpoint, one)} for one in together]
-    found = from_fhir(
-        {"resourceType": "Bundle", "type": "collection", "entry": entries}, source=endpoint.name
-    )
-    return found[0]
+    bundle = {"resourceType": "Bundle", "type": "collection", "entry": entries}
+    reading = read_fhir(bundle, source=endpoint.name)
+    if reading.errors:
+        raise MappingError(reading.errors)
+    return reading.events[0], reading.notes
 
 
 def _related(ehr: Ehr, resource: Json) -> Iterator[Json]:

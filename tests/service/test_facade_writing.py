@@ -19,6 +19,7 @@ from mappings.stream import Converter
 from mappings.validate import validate
 from samples import PUMP, REFILL, without
 from service.fhir.record import EVENTS_OF
+from service.store import audit
 from site_of_facade import FHIR, STORIES, found, get, histories, post, said, stored, story, take
 
 Json = Any
@@ -223,3 +224,18 @@ def test_what_cannot_be_answered_is_not_done(client: FlaskClient, accept: str, s
     body = dumps(bundle("transaction", refill()))
     reply = client.post("/fhir", data=body, content_type=FHIR, headers=headers)
     assert (reply.status_code, len(stored(client))) == (status, int(status == 200))
+
+
+def test_milligrams_are_shifted_and_the_answer_and_the_audit_say_so(client: FlaskClient) -> None:
+    made = refill()
+    strength = made["contained"][0]["ingredient"][0]["strength"]["numerator"]
+    strength |= {"value": 2, "unit": "mg", "code": "mg"}
+    reply = post(client, "", bundle("transaction", made))
+    assert reply.status_code == 200
+    issues = loads(reply.data)["entry"][0]["response"]["outcome"]["issue"]
+    assert [i["details"]["coding"][0]["code"] for i in issues] == ["accepted", "mg-to-ug"]
+    (event,) = stored(client)
+    assert event["drug"]["concentration"] == {"value": 2000, "unit": "ug/mL"}
+    with client.application.extensions["itb"].store.read() as c:
+        rows = audit.of(c, 1, f"event/{event['source']}/{event['id']}")
+    assert "2 mg was read as 2000 ug" in next(r.detail for r in rows if r.action == "converted")

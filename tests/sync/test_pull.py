@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from mappings.codes import definition
 from mappings.paths import copy
-from service.store import endpoints
+from service.store import audit, endpoints
 from site_of_tests import HISTORY, REFILL, Site
 
 
@@ -156,3 +157,17 @@ def test_another_ehr_gets_what_one_ehr_changed(site: Site) -> None:
     waiting = [d for d in site.deliveries() if d.status == "pending"]
     assert len(waiting) == 1
     assert waiting[0].endpoint_id != site.endpoint.id
+
+
+def test_milligrams_of_theirs_become_micrograms_and_the_original_is_on_record(site: Site) -> None:
+    made = foreign(site)
+    strength = made["contained"][0]["ingredient"][0]["strength"]["numerator"]
+    strength |= {"value": Decimal("0.50"), "unit": "mg", "code": "mg"}
+    site.ehr.update(made)
+    assert site.pull()["accepted"] == 1
+    (event,) = site.versions("hapi", "A-77")
+    assert event["drug"]["concentration"] == {"value": Decimal("500"), "unit": "ug/mL"}
+    with site.store.read() as c:
+        (row,) = audit.of(c, 1, "event/hapi/A-77")
+    assert row.action == "converted"
+    assert "mg-to-ug: 0.50 mg was read as 500 ug" in row.detail
