@@ -110,6 +110,17 @@ def _convert(results: Iterator[conversion.Converted]) -> None:
     sys.exit(1 if failed else 0)
 
 
+@main.command()
+@click.argument("file", type=click.File("rb", lazy=False), default="-")
+@click.option("--json", "as_json", is_flag=True, help="a JSON object an event instead of a table")
+def explain(file: BinaryIO, as_json: bool) -> None:
+    """Say where each element of the FHIR of each event (a line each) comes from.
+
+    Columns: the element, its value, the event field it comes from, and what was done to it.
+    """
+    _convert(conversion.explained(counted(file), table=not as_json))
+
+
 # --- fixtures -------------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mappings import Issue, MappingError, load_event, read_fhir
+from mappings import Issue, MappingError, explain, load_event, read_fhir
 from mappings.exact_json import dumps, lines, loads
 from mappings.stream import Converter
 from mappings.validate import validate
@@ -33,6 +33,28 @@ def to_fhir(stream: Iterable[bytes]) -> Iterator[Converted]:
             yield Converted(number, (), tuple(error.issues))
             continue
         yield Converted(number, () if issues else (dumps(bundle),), tuple(issues))
+
+
+def explained(stream: Iterable[bytes], *, table: bool) -> Iterator[Converted]:
+    """Where each element of each event's FHIR comes from: a table, or a JSON object an event."""
+    for number, line in lines(stream):
+        try:
+            told = explain.shown(load_event(loads(line)))
+            yield Converted(number, tuple(_rows(told)) if table else (dumps(told),))
+        except MappingError as error:
+            yield Converted(number, (), tuple(error.issues))
+
+
+def _rows(told: Any) -> Iterator[bytes]:
+    yield f"# {told['source']} {told['id']}, map {told['map_version']}".encode()
+    last = None
+    for element in told["elements"]:
+        if element["resource"] != last:
+            last = element["resource"]
+            yield f"## {last}".encode()
+        where = ", ".join(element["from"]) or "-"
+        value = dumps(element["value"]).decode()
+        yield f"{element['path']}\t{value}\t{where}\t{element['how']}".encode()
 
 
 def from_fhir(stream: Iterable[bytes], source: str) -> Iterator[Converted]:

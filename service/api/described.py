@@ -146,6 +146,13 @@ COMPONENTS: dict[str, Json] = {
             ),
         },
     ),
+    "Explanation": _object(
+        "source id map_version elements",
+        source=TEXT,
+        id=TEXT,
+        map_version=TEXT,
+        elements={"type": "array", "items": _object("resource path value from how rule")},
+    ),
     "Pump": {"type": "object", "description": "the state of one pump, folded from its events"},
     "PumpPage": _object("pumps next_cursor", pumps=_list_of("Pump"), next_cursor=MAYBE),
     "Resource": {"type": "object", "description": "a FHIR R4 resource or Bundle"},

@@ -13,7 +13,9 @@ from typing import Any
 from flask import Response, request
 from marshmallow import ValidationError, fields, validates_schema
 
-from mappings import exact_json
+from mappings import exact_json, explain
+from mappings.bundle import neighbours
+from mappings.dose_change import ALONE
 from mappings.event import EVENT_TYPES, instant
 from mappings.fields import Code, Moment
 from mappings.rows import Issue
@@ -203,3 +205,18 @@ def get_event(source: str, event_id: str) -> Response:
             ],
         }
     )
+
+
+@blueprint.route("/<source>/<path:event_id>/explain", methods=["GET"])
+@blueprint.doc(responses=described.answers(404, ok="Explanation"))
+def explain_event(source: str, event_id: str) -> Response:
+    """Where each element of the record's FHIR comes from, at its place in the pump's history."""
+    tenant_id = caller().tenant_id
+    with services().store.read() as c:
+        versions = ledger.find(c, tenant_id, source, event_id)
+        if not versions:
+            raise Refused(404, "no event has this source and id")
+        event = versions[-1].event
+        changes = ledger.timeline(c, tenant_id, event["pump"]) if event["type"] == "dose-change" else []
+    others = [s.event for s in changes if s.event["type"] == "dose-change"]
+    return answer(explain.shown(event, neighbours(event, others).place if others else ALONE))

@@ -1,4 +1,4 @@
-"""Who did what, when: rows that are only ever added. `detail` names nobody; it may hold a converted amount."""
+"""Who did what, when: rows only ever added. `detail` names nobody; it may hold a converted amount."""
 
 from __future__ import annotations
 

@@ -324,3 +324,12 @@ def test_sync_brings_hapi_in_step_and_doctor_is_content(itb: Site, hapi: str) ->
     assert "sent" not in again
     ours = [line for line in itb.fine("export").splitlines() if loads(line)["source"] == name]
     assert ours == [dumps(load_event(e)) for e in events]  # HAPI may hold what other tests left
+
+
+def test_explain_names_the_field_of_each_element(itb: Site) -> None:
+    out = itb.fine("explain", stdin=dumps(REFILL)).decode().splitlines()
+    assert out[0].startswith("# clinic-a R-1, map ")
+    assert "dosage.dose.value\t20\tvolume_instilled.value\tcopied" in out
+    told = loads(itb.fine("explain", "--json", stdin=dumps(REFILL)))
+    assert len(told["elements"]) + len({e["resource"] for e in told["elements"]}) + 1 == len(out)
+    assert itb("explain", stdin=b"{}").stderr.startswith("line 1: type: required:")

@@ -257,3 +257,14 @@ def test_an_unknown_record_is_404(client: FlaskClient) -> None:
     reply = client.get("/api/v1/events/clinic-a/none")
     assert (reply.status_code, reply.mimetype) == (404, "application/problem+json")
     assert reply.json["type"].endswith("/not-found")
+
+
+def test_each_element_of_a_record_is_explained(client: FlaskClient) -> None:
+    post(client, [PUMP, REFILL, DOSE_CHANGE])
+    told = client.get("/api/v1/events/clinic-a/R-1/explain").json
+    assert (told["source"], told["id"], len(told["map_version"])) == ("clinic-a", "R-1", 12)
+    dose = next(e for e in told["elements"] if e["path"] == "dosage.dose.value")
+    assert (dose["from"], dose["how"], dose["value"]) == (["volume_instilled.value"], "copied", 20)
+    program = client.get("/api/v1/events/clinic-a/P-1/explain").json
+    assert {e["rule"] for e in program["elements"]} == {"mappings/dose_change.py", "mappings/provenance.py"}
+    assert client.get("/api/v1/events/clinic-a/R-99/explain").status_code == 404
