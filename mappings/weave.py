@@ -23,11 +23,10 @@ def onto(event: Event, seen: Json, related: list[Json] | None = None) -> Json:
     """
     entries = [{"resource": one} for one in [seen, *(related or [])]]
     (told, *_) = bundle.from_fhir({"resourceType": "Bundle", "type": "collection", "entry": entries})
-    base, ours = bundle.encode(told), bundle.encode(event)
-    old = next(r for r in base if r["resourceType"] == seen["resourceType"])
-    new = next((r for r in ours if _same_resource(r, old)), None)
-    if new is None:
-        raise MappingError([Issue(seen["resourceType"], "identifier", "tells another event")])
+    old, new = (next(r for r in bundle.encode(e) if bundle.is_telling(r)) for e in (told, event))
+    if not bundle.is_telling(seen) or not _same_resource(old, new):
+        why = "is not the resource that tells this event"
+        raise MappingError([Issue(seen["resourceType"], "identifier", why)])
     woven: Json = weave(old, new, seen)
     if new != old:
         woven.pop("text", None)

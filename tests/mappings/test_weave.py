@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import golden
 from mappings import MappingError, from_fhir, load_event, to_fhir
-from mappings.bundle import encode
+from mappings.bundle import encode, is_telling
 from mappings.weave import onto, weave
 from strategies import ANY_EVENT
 
@@ -20,8 +20,8 @@ CODING = {"system": "http://ehr.invalid/codes", "code": "77", "display": "their 
 
 
 def stored(event: Any) -> list[Any]:
-    """The event's resources as a server gives them back: ids, versions, literal references."""
-    made = copy.deepcopy(encode(event))
+    """The event's resources as a server gives them back, the telling one first: ids, literal references."""
+    made = sorted(copy.deepcopy(encode(event)), key=lambda resource: not is_telling(resource))
     for number, resource in enumerate(made):
         resource["id"] = str(number)
         resource["meta"] = {"versionId": "3", "lastUpdated": "2026-01-01T00:00:00Z", "tag": [CODING]}
@@ -111,7 +111,7 @@ def test_a_narrative_is_dropped_when_what_it_tells_has_changed() -> None:
 
 def test_another_event_is_not_written_over_it() -> None:
     event = golden.events(golden.FIXTURES / "golden/refill/first.event.json")[-1]
-    with pytest.raises(MappingError, match="another event"):
+    with pytest.raises(MappingError, match="tells this event"):
         onto(event | {"id": "R-OTHER"}, stored(event)[0])
 
 
