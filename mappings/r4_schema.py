@@ -13,7 +13,7 @@ import jsonschema_rs
 
 from .codes import UCUM
 from .paths import Json
-from .r4_table import CHECKED, PATTERNS, table
+from .r4_table import CHECKED, PATTERNS, RESOURCE_TYPES, table
 
 FRAGMENTS: dict[str, Json] = {
     "qty-3": {"dependentRequired": {"code": ["system"]}},
@@ -34,9 +34,12 @@ FRAGMENTS: dict[str, Json] = {
     "tim-10": {"not": {"required": ["timeOfDay", "when"]}},
     "mad-1": {"anyOf": [{"required": ["dose"]}, {"required": ["rateRatio"]}, {"required": ["rateQuantity"]}]},
     "per-1": {"r4-per-1": True},
+    "absolute-uri": {"properties": {"system": {"pattern": "^[A-Za-z][A-Za-z0-9+.-]*:"}}},
+    "reference-type": {"properties": {"type": {"enum": sorted(RESOURCE_TYPES)}}},
     "app-1": {"required": ["actor"]},
+    "ctm-1": {"properties": {"onBehalfOf": False}},
     "con-2": {"anyOf": [{"required": ["code"]}, {"required": ["detail"]}]},
-    "gol-1": {"properties": {"detail": False}},
+    "gol-1": {"propertyNames": {"not": {"pattern": "^detail"}}},
     "bdl-5": {"required": ["resource"]},
     "bdl-8": {"properties": {"fullUrl": {"not": {"pattern": "/_history/"}}}},
 }
@@ -169,7 +172,9 @@ def _bound(codes: list[str]) -> Json:
     """A required binding: every coding is one of the codes."""
     return {
         "required": ["coding"],
-        "properties": {"coding": {"items": {"properties": {"code": {"enum": codes}}, "required": ["code"]}}},
+        "properties": {
+            "coding": {"items": {"properties": {"code": {"enum": codes}}, "required": ["system", "code"]}}
+        },
     }
 
 

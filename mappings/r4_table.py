@@ -51,3 +51,5 @@ def table() -> Json:
 
 CHECKED = tuple(name for name in table()["types"] if name in table()["resourceTypes"])
 """The resource types that are checked in full."""
+RESOURCE_TYPES = frozenset(table()["resourceTypes"])
+"""Every resource type of R4."""
