@@ -25,6 +25,8 @@ MOMENT = (
     r"(?:Z|[+-](?:0[0-9]|1[0-3]):[0-5][0-9]|[+-]14:00)$"
 )
 PROSE = "^[^\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\ufffe\\uffff]+$"
+NO_CONTROL = "^[^\\x00-\\x1f\\x7f-\\x9f]*$"
+"""Python's \\s holds some of these and that of JSON Schema does not."""
 LONGEST = 17
 """Digits (and point) of a number that is surely within what a quantity accepts."""
 
@@ -61,7 +63,8 @@ def _object(schema: Schema) -> Json:
 def _shape(field: Any) -> Json:
     match field:
         case Line():
-            return {"type": "string", "maxLength": field.most, "pattern": f"^(?:{field.pattern.pattern})$"}
+            patterns = [{"pattern": f"^(?:{field.pattern.pattern})$"}, {"pattern": NO_CONTROL}]
+            return {"type": "string", "maxLength": field.most, "allOf": patterns}
         case Prose():
             return {"type": "string", "maxLength": 10_000, "allOf": [{"pattern": r"\S"}, {"pattern": PROSE}]}
         case Code():

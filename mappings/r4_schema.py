@@ -52,7 +52,8 @@ NUMBERS: dict[str, Json] = {
     "unsignedInt": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1},
     "boolean": {"type": "boolean"},
 }
-ANYTHING_ELSE = r"\S"
+VISIBLE = r"[^\s\x1c-\x1f\x85]"
+"""What is no white space for Python: JSON Schema's own \\S would let these pass."""
 REGEX = jsonschema_rs.RegexOptions()
 """Linear in the length of what is matched; no pattern here looks around."""
 
@@ -158,8 +159,10 @@ def _one(definition: Json, kind: str) -> Json:
     if kind in PATTERNS:
         if codes is not None:
             return {"type": "string", "enum": codes}
-        pattern = ANYTHING_ELSE if kind in ("string", "markdown") else f"^(?:{PATTERNS[kind]})$"
-        return {"type": "string", "pattern": pattern}
+        if kind in ("string", "markdown"):
+            return {"type": "string", "pattern": VISIBLE}
+        exact = PATTERNS[kind].replace(r"[^\s]", VISIBLE).replace(r"\S", VISIBLE)
+        return {"type": "string", "pattern": f"^(?:{exact})$"}
     whole: Json = {"$ref": f"#/$defs/{kind}"}
     if kind == "CodeableConcept" and codes is not None:
         return {"allOf": [whole, _bound(codes)]}
