@@ -194,10 +194,10 @@ def test_the_compiled_loader_takes_nothing_that_is_refused(event: Any, data: st.
 @pytest.mark.parametrize("white", ["\x85", "\x1c", "\x1f", "\ufeff", "\u2028", "\u00a0"])
 def test_white_space_that_not_every_pattern_language_knows(white: str) -> None:
     event = golden.events(golden.FIXTURES / "golden/alarm/sounding.event.json")[-1]
+    schema = MAPPINGS["alarm"].SCHEMA
     for field in ("pump", "id", "note"):
         damaged = event | {field: f"a{white}b"}
         plain = _plainly("alarm")(damaged)
-        schema = MAPPINGS["alarm"].SCHEMA
         assert plain is None or dumps(plain) == told(lambda r: _thoroughly(schema, r), damaged)
     for patient in ({"language": white}, {"name": [{"text": white}]}, {"implicitRules": f"u:{white}"}):
         resource = {"resourceType": "Patient", "active": True, **patient}
