@@ -372,3 +372,24 @@ def test_device_facts_add_up_and_an_explanted_pump_has_no_dates() -> None:
     assert state.device["reservoir_capacity"]["value"] == 20
     assert state.device["explanted_on"] == "2025-02-20"
     assert (state.in_use, state.reservoir_volume, state.open_issues) == (False, None, ())
+
+
+BROKEN = "the port could not be found again"
+
+
+@pytest.mark.parametrize(
+    ("removed", "instilled", "volume", "last_refill"),
+    [(None, "0", "18.0000", "R-0"), ("4", "0", "14.0000", "R-0"), ("18", "5", "5.0000", "R-1")],
+)
+def test_a_refill_that_was_broken_off_leaves_what_was_not_taken_out(
+    removed: str | None, instilled: str, volume: str, last_refill: str
+) -> None:
+    """20 mL of 500 ug/mL at 100 ug/d for 10 days leave 18 mL."""
+    out = {"volume_removed": quantity(removed, "mL")} if removed is not None else {}
+    broken = refill("R-1", 10, strength="2000", volume=instilled, stopped_because=BROKEN, **out)
+    events = [refill("R-0", 0), change("P-0", 0, simple("100")), broken]
+    state = pump_state(events, at(10))
+    assert state.reservoir_volume == Decimal(volume)
+    filled = {e["id"]: e["occurred_at"] for e in events}
+    assert state.last_refill_at == filled[last_refill]
+    assert state.concentration == Decimal("2000" if last_refill == "R-1" else "500")
