@@ -134,3 +134,10 @@ def test_make_help_lists_every_command_for_people() -> None:
     assert {"install", "test", "demo", "lint", "bench", "hapi", "docs"} <= {
         line.split()[0] for line in done.stdout.splitlines()
     }
+
+
+def test_the_examples_of_the_library_run() -> None:
+    """All blocks of the page, one after the other, as a reader would type them."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/library.md").read_text(), re.S)
+    assert len(blocks) >= 8
+    exec(compile("\n".join(blocks), "docs/library.md", "exec"), {})
