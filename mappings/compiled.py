@@ -1,7 +1,8 @@
 """A mapping's rows as one Python function: `rows.Mapping.encode` without walking paths at each event.
 
 The generated function does what the rows say, in their order. Whatever is unusual (a required value is
-missing, a codec refuses) it leaves to `Mapping.encode_slowly`, which finds the words for it.
+missing, a codec refuses, a value has another shape) it leaves to `Mapping.encode_slowly`, which finds the
+words for it.
 """
 
 from __future__ import annotations

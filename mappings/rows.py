@@ -118,7 +118,7 @@ class Mapping:
             self._encode = encoder(self, AS_IS)
         try:
             return self._encode(event)
-        except (ValueError, Unusual):
+        except (Unusual, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
             return self.encode_slowly(event)
 
     def encode_slowly(self, event: Json) -> Json:

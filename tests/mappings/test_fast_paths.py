@@ -38,7 +38,7 @@ def made(encode: Any, event: Any) -> Any:
         return dumps(encode(copy.deepcopy(event)))
     except MappingError as error:
         return sorted((i.path, i.rule, i.message) for i in error.issues)
-    except (AttributeError, KeyError, TypeError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
         return type(error)
 
 
