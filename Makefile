@@ -15,7 +15,7 @@ INSTALLED := $(VENV)/.installed
 HAPI_BUILT := $(HAPI)/target/classpath
 
 .DELETE_ON_ERROR:
-.PHONY: help install lint test check-image demo hapi hapi-build hapi-archive bench golden docs lock wheel install-runtime clean \
+.PHONY: help install lint test fuzz check-image demo hapi hapi-build hapi-archive bench golden docs lock wheel install-runtime clean \
         need-python need-java
 
 help: ## this list
@@ -65,6 +65,9 @@ lint: install ## format, lint, types, import contracts
 test: need-python need-java install hapi-build lint ## everything: lint, the suite on a real HAPI, the image's steps
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 	$(MAKE) check-image
+
+fuzz: install ## the property tests with new examples each time; PYTEST_ARGS='-k …' narrows
+	ITB_FUZZ=1 $(BIN)/python -m pytest tests/mappings tests/service/test_ledger.py tests/service/test_reservoir.py $(PYTEST_ARGS)
 
 check-image: install-runtime install ## what the image would run, run here: its command, its health check
 	ITB_IMAGE_PREFIX=$(abspath $(PREFIX)) $(BIN)/python -m pytest tests/image/check_image.py

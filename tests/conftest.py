@@ -1,6 +1,9 @@
 """One real HAPI for the whole run, started when the first test asks for it.
 
 `ITB_TEST_HAPI_URL` names a server that runs already, so that one need not wait for it while developing.
+
+Property tests draw the same examples in every run, so that a red suite is red for a change and not by
+chance; `make fuzz` (`ITB_FUZZ=1`) draws others each time and keeps what it found.
 """
 
 from __future__ import annotations
@@ -12,9 +15,14 @@ from typing import Any
 
 import pytest
 import requests
+from hypothesis import settings
 
 from mappings.exact_json import dumps
 from service.hapi_server import start_hapi
+
+settings.register_profile("same", derandomize=True, database=None, deadline=None)
+settings.register_profile("fuzz", deadline=None, print_blob=True)
+settings.load_profile("fuzz" if os.environ.get("ITB_FUZZ") else "same")
 
 
 @pytest.fixture(scope="session")
