@@ -14,30 +14,26 @@ from mappings.envelope import occurred
 from . import reservoir
 from .derivation import shown
 from .flow import boluses_per_day
-from .reservoir import Thresholds, rounded
-from .run import Run
-from .state import OpenIssue, PumpState
-
-WARNING, CRITICAL = "warning", "critical"
+from .reservoir import rounded
+from .state import CRITICAL, WARNING, OpenIssue, PumpState
+from .view import View
 
 
-def open_issues(state: PumpState, run: Run, worst: Run, thresholds: Thresholds) -> tuple[OpenIssue, ...]:
-    """Every finding that is open, in the order of CHECKS; `worst` is the run with every patient bolus."""
-    return tuple(issue for check in CHECKS for issue in check(state, run, worst, thresholds))
+def open_issues(view: View) -> tuple[OpenIssue, ...]:
+    """Every finding that is open, in the order of CHECKS."""
+    return tuple(issue for check in CHECKS for issue in check(view))
 
 
-def discrepancy_at_refill(
-    state: PumpState, run: Run, worst: Run, thresholds: Thresholds
-) -> Iterator[OpenIssue]:
+def discrepancy_at_refill(view: View) -> Iterator[OpenIssue]:
     """R2: more or less was left than expected; patient boluses widen what is expected."""
-    found, least = run.residual, worst.residual
+    found, least = view.run.residual, view.worst.residual
     if found is None or least is None or found.actual is None:
         return
     expected = found.expected if found.actual > least.expected else least.expected
     if least.expected <= found.actual <= found.expected:
         return
     difference = reservoir.discrepancy(found.actual, expected)
-    if abs(difference) <= thresholds.discrepancy_volume:
+    if abs(difference) <= view.thresholds.discrepancy_volume:
         return
     ratio = reservoir.delivery_ratio(found.fill, found.actual, expected)
     fill, actual, due = shown(found.fill), shown(found.actual), shown(rounded(expected, 4))
@@ -53,13 +49,11 @@ def discrepancy_at_refill(
     )
 
 
-def unbridged_concentration(
-    state: PumpState, run: Run, worst: Run, thresholds: Thresholds
-) -> Iterator[OpenIssue]:
+def unbridged_concentration(view: View) -> Iterator[OpenIssue]:
     """C3: the concentration changed, and nothing tells of a bridge or why none was needed."""
-    if run.unbridged is None:
+    if view.run.unbridged is None:
         return
-    old, new = run.unbridged
+    old, new = view.run.unbridged
     yield OpenIssue(
         "C3",
         CRITICAL,
@@ -70,14 +64,14 @@ def unbridged_concentration(
     )
 
 
-def bridge_as_recorded(state: PumpState, run: Run, worst: Run, thresholds: Thresholds) -> Iterator[OpenIssue]:
+def bridge_as_recorded(view: View) -> Iterator[OpenIssue]:
     """C3: a bridge whose recorded duration is not volume / flow, or that another programming cut short."""
-    bridge = run.bridge
-    said = (run.programming or {}).get("bridge") or (run.refill or {}).get("bridge") or {}
+    bridge = view.run.bridge
+    said = (view.run.programming or {}).get("bridge") or (view.run.refill or {}).get("bridge") or {}
     if bridge is not None and "duration" in said:
         days = reservoir.span_days(said["duration"])
         needed = bridge.ends - bridge.starts
-        if abs(days - needed) > needed * Fraction(thresholds.bridge_tolerance):
+        if abs(days - needed) > needed * Fraction(view.thresholds.bridge_tolerance):
             hours, said_hours = rounded(needed * 24, 2), shown(rounded(days * 24, 2))
             yield OpenIssue(
                 "C3",
@@ -85,25 +79,23 @@ def bridge_as_recorded(state: PumpState, run: Run, worst: Run, thresholds: Thres
                 f"the bridge was recorded for {said_hours} h; the new dose of old drug needs {hours} h",
                 f"{shown(bridge.volume)} mL / {shown(rounded(bridge.rate, 6))} mL/d = {hours} h",
             )
-    if run.cut_bridge is not None:
-        ends = _text(run.cut_bridge.ends, state.at)
+    if view.run.cut_bridge is not None:
+        ends = _text(view.run.cut_bridge.ends, view.state.at)
         yield OpenIssue(
             "C3", WARNING, f"the pump was programmed again before its bridge ended at {ends}", "no sum"
         )
 
 
-def program_and_reservoir(
-    state: PumpState, run: Run, worst: Run, thresholds: Thresholds
-) -> Iterator[OpenIssue]:
+def program_and_reservoir(view: View) -> Iterator[OpenIssue]:
     """C2: the program believes another concentration than the reservoir holds."""
-    programmed = (run.program or {}).get("concentration", {}).get("value")
-    if programmed is None or run.concentration is None or programmed == run.concentration:
+    programmed = (view.run.program or {}).get("concentration", {}).get("value")
+    if programmed is None or view.run.concentration is None or programmed == view.run.concentration:
         return
-    if run.program["mode"] == "stopped":
+    if view.run.program["mode"] == "stopped":
         return
-    dose = run.program["daily_dose"]["value"]
-    filled = shown(run.concentration)
-    real = rounded(reservoir.delivered_daily_dose(dose, programmed, run.concentration), 2)
+    dose = view.run.program["daily_dose"]["value"]
+    filled = shown(view.run.concentration)
+    real = rounded(reservoir.delivered_daily_dose(dose, programmed, view.run.concentration), 2)
     yield OpenIssue(
         "C2",
         CRITICAL,
@@ -113,10 +105,10 @@ def program_and_reservoir(
     )
 
 
-def unknown_path(state: PumpState, run: Run, worst: Run, thresholds: Thresholds) -> Iterator[OpenIssue]:
+def unknown_path(view: View) -> Iterator[OpenIssue]:
     """C4: a bridge while the volume of the catheter is unknown."""
-    facts = state.catheter or {}
-    if run.bridge is None or {"implanted_length", "volume_per_length"} <= facts.keys():
+    facts = view.state.catheter or {}
+    if view.run.bridge is None or {"implanted_length", "volume_per_length"} <= facts.keys():
         return
     yield OpenIssue(
         "C4",
@@ -126,11 +118,11 @@ def unknown_path(state: PumpState, run: Run, worst: Run, thresholds: Thresholds)
     )
 
 
-def programs_chain(state: PumpState, run: Run, worst: Run, thresholds: Thresholds) -> Iterator[OpenIssue]:
+def programs_chain(view: View) -> Iterator[OpenIssue]:
     """A programming found another program than the one recorded before it: a record is missing."""
-    if run.missing_before is None:
+    if view.run.missing_before is None:
         return
-    left, found = run.missing_before
+    left, found = view.run.missing_before
     yield OpenIssue(
         "chain",
         WARNING,
@@ -140,29 +132,34 @@ def programs_chain(state: PumpState, run: Run, worst: Run, thresholds: Threshold
     )
 
 
-def refill_is_due(state: PumpState, run: Run, worst: Run, thresholds: Thresholds) -> Iterator[OpenIssue]:
-    """R4: past the refill date, past the alarm, or empty, whichever is worst."""
+def refill_is_due(view: View) -> Iterator[OpenIssue]:
+    """R4: past the refill date, past the alarm, or empty, whichever is view.worst."""
     limits: list[tuple[datetime | None, str]] = [
-        (state.empty_at, "is calculated to be empty since"),
-        (state.alarm_at, "is calculated below its low-alarm volume since"),
+        (view.state.empty_at, "is calculated to be empty since"),
+        (view.state.alarm_at, "is calculated below its low-alarm volume since"),
     ]
     for limit, words in limits:
-        if limit is not None and state.at >= limit:
+        if limit is not None and view.state.at >= limit:
             since = limit.isoformat()
-            yield OpenIssue("R4", CRITICAL, f"the reservoir {words} {since}", f"{_iso(state)} >= {since}")
+            yield OpenIssue(
+                "R4", CRITICAL, f"the reservoir {words} {since}", f"{_iso(view.state)} >= {since}"
+            )
             return
-    if state.refill_by is None or run.refill is None:
+    if view.state.refill_by is None or view.run.refill is None:
         return
-    today = state.at.astimezone(occurred(run.refill).tzinfo).date()
-    if today >= state.refill_by:
+    today = view.state.at.astimezone(occurred(view.run.refill).tzinfo).date()
+    if today >= view.state.refill_by:
         yield OpenIssue(
-            "R4", WARNING, f"the refill is due since {state.refill_by}", f"{today} >= {state.refill_by}"
+            "R4",
+            WARNING,
+            f"the refill is due since {view.state.refill_by}",
+            f"{today} >= {view.state.refill_by}",
         )
 
 
-def unlimited_boluses(state: PumpState, run: Run, worst: Run, thresholds: Thresholds) -> Iterator[OpenIssue]:
+def unlimited_boluses(view: View) -> Iterator[OpenIssue]:
     """F2: nothing limits the patient's boluses, so there is no worst case to reckon with."""
-    if run.program is not None and boluses_per_day(run.program) is None:
+    if view.run.program is not None and boluses_per_day(view.run.program) is None:
         yield OpenIssue(
             "F2",
             WARNING,
@@ -188,7 +185,7 @@ def _dose(program: dict[str, dict[str, object]]) -> str:
     return " ".join(words)
 
 
-Check = Callable[[PumpState, Run, Run, Thresholds], Iterator[OpenIssue]]
+Check = Callable[[View], Iterator[OpenIssue]]
 CHECKS: tuple[Check, ...] = (
     refill_is_due,
     discrepancy_at_refill,

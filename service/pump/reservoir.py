@@ -7,11 +7,14 @@ of refill is cut to the second, or to the day, that came before it: never later.
 
 from __future__ import annotations
 
+from calendar import monthrange
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta, tzinfo
+from datetime import MAXYEAR, MINYEAR, UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal
 from fractions import Fraction
+
+from .models import MODELS, Model
 
 Number = Decimal | Fraction | int
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -35,12 +38,10 @@ class Thresholds:
     """mL between actual and expected residual, above which R2 speaks (best-practice poster, ASRA 2017)."""
     bridge_tolerance: Decimal = Decimal("0.05")
     """Share by which a recorded bridge duration may differ from volume / flow. A design choice."""
-    tubing_volume: tuple[tuple[str, Decimal], ...] = (("8637", Decimal("0.199")), ("8667", Decimal("0.199")))
-    """mL of pump tubing by the beginning of the model's name; from memory of the manual, verify on site."""
-    service_years: int = 7
-    """SynchroMed II stops at 7 years at the latest (maker's page on pump replacement)."""
-    replacement_indicator_days: int = 90
-    """From the elective replacement indicator (ERI) to the end of service (same page)."""
+    models: tuple[Model, ...] = MODELS
+    """What each pump model can do and how long it serves."""
+    replacement_notice_months: int = 3
+    """A replacement is booked at least that long before the indicator (Boster 2016)."""
     horizon_days: int = 36_525
     """A date further away than a century is no date: the pump as good as stands still. A design choice."""
 
@@ -82,6 +83,14 @@ def later_on(day: date, days: int) -> date | None:
         return day + timedelta(days=days)
     except OverflowError:
         return None
+
+
+def months_later(day: date, months: int) -> date | None:
+    """`day` + calendar months, the last day of a month that is too short; None beyond the calendar."""
+    year, month = divmod(12 * day.year + day.month - 1 + months, 12)
+    if not MINYEAR <= year <= MAXYEAR:
+        return None
+    return date(year, month + 1, min(day.day, monthrange(year, month + 1)[1]))
 
 
 def span_days(span: Mapping[str, Decimal | str]) -> Fraction:
@@ -219,9 +228,7 @@ def changed_dose(dose: Number, percent: Number) -> Fraction:
     return Fraction(dose) * (1 + Fraction(percent) / 100)
 
 
-def end_of_service(implanted_on: date, thresholds: Thresholds = THRESHOLDS) -> tuple[date, date]:
-    """The last day of (replacement indicator, service) of a pump with a service limit."""
-    year = implanted_on.year + thresholds.service_years
-    leap_day = (implanted_on.month, implanted_on.day) == (2, 29)
-    ends = implanted_on.replace(year=year, day=28) if leap_day else implanted_on.replace(year=year)
-    return ends - timedelta(days=thresholds.replacement_indicator_days), ends
+def end_of_service(implanted_on: date, service_years: int, indicator_days: int) -> tuple[date, date] | None:
+    """The last day of (replacement indicator, service) of a pump that stops after `service_years`."""
+    ends = months_later(implanted_on, 12 * service_years)
+    return (ends - timedelta(days=indicator_days), ends) if ends is not None else None

@@ -62,6 +62,8 @@ class Run:
     unbridged: tuple[Decimal, Decimal] | None = None
     missing_before: tuple[Event, Event] | None = None
     cut_bridge: Bridge | None = None
+    counted_from: Fraction | None = None
+    """When the pump's count of patient boluses was last read; None when what they draw changed since."""
 
     @property
     def program(self) -> Any:
@@ -70,11 +72,15 @@ class Run:
 
 
 def step(run: Run, event: Event, thresholds: Thresholds, *, with_boluses: bool = False) -> Run:
-    """The run after a refill or dose change; other events change nothing in the reservoir."""
+    """The run after a refill, dose change, interrogation or operation; nothing else changes the reservoir."""
     if event["type"] == "refill":
         return _refilled(advance(run, moment(event)), event, thresholds)
     if event["type"] == "dose-change":
         return _programmed(advance(run, moment(event)), event, with_boluses)
+    if event["type"] == "interrogation":
+        return _interrogated(advance(run, moment(event)), event, with_boluses)
+    if event["type"] == "procedure" and "prime" in event:
+        return _drawn(advance(run, moment(event)), Fraction(event["prime"]["volume"]["value"]))
     return run
 
 
@@ -160,7 +166,34 @@ def _refilled(run: Run, event: Event, thresholds: Thresholds) -> Run:
         unbridged=(old, filled) if changed and old is not None else None,
         missing_before=None,
         cut_bridge=None,
+        counted_from=_still_counted(run),
     )
+
+
+def _still_counted(run: Run) -> Fraction | None:
+    """When a count that was read just now; an older one would mix what was drawn before and after."""
+    return run.counted_from if run.counted_from == run.clock else None
+
+
+def _drawn(run: Run, volume: Fraction) -> Run:
+    """The run after `volume` mL left the reservoir at once: a prime, or boluses that were counted."""
+    if run.volume is None:
+        return run
+    return replace(run, volume=max(run.volume - volume, Fraction(0)))
+
+
+def _interrogated(run: Run, event: Event, with_boluses: bool) -> Run:
+    """The boluses that were given since the last reading, where each of them is known to be of one size.
+
+    The run `with_boluses` has counted every one that was allowed.
+    """
+    bolus = run.program.get("patient_bolus") if run.program is not None else None
+    given = event.get("patient_boluses", {}).get("delivered")
+    if bolus is not None and given and run.counted_from is not None and not with_boluses:
+        run = _drawn(
+            run, given * reservoir.flow(bolus["dose"]["value"], run.program["concentration"]["value"])
+        )
+    return replace(run, counted_from=run.clock)
 
 
 def _broken_off(run: Run, event: Event) -> Run:
@@ -211,6 +244,7 @@ def _programmed(run: Run, event: Event, with_boluses: bool) -> Run:
         unbridged=unbridged,
         cut_bridge=cut or run.cut_bridge,
         missing_before=(run.programming, event) if missing and run.programming else run.missing_before,
+        counted_from=run.counted_from if same else _still_counted(run),
     )
 
 
