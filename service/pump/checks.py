@@ -10,10 +10,47 @@ from datetime import datetime
 from fractions import Fraction
 
 from mappings.envelope import occurred
+from mappings.fields import instant
 
 from . import reservoir
 from .derivation import shown
-from .flow import boluses_per_day
+from .device_checks import (
+    clock_is_off,
+    full_before_scan,
+    implanted_with_infection,
+    log_is_critical,
+    outside_its_use,
+    scan_without_reading,
+    second_pump,
+    service_ends,
+    stopped_for_long,
+    too_soon_after_injury,
+)
+from .dose_checks import (
+    dose_is_high,
+    doubled,
+    oral_at_full_dose,
+    start_after_screening,
+    step_is_large,
+    steps_are_close,
+    stopped_or_halved,
+)
+from .program_checks import (
+    bolus_not_permitted,
+    boluses_fit_the_dose,
+    clock_changed,
+    deliverable,
+    lockout_and_maximum,
+    too_many_steps,
+    unlimited_boluses,
+)
+from .refill_checks import (
+    expired_lot,
+    low_alarm_is_low,
+    product_and_strength,
+    strength_for_the_model,
+    unusual_strength,
+)
 from .reservoir import rounded
 from .state import CRITICAL, WARNING, OpenIssue, PumpState
 from .view import View
@@ -37,16 +74,30 @@ def discrepancy_at_refill(view: View) -> Iterator[OpenIssue]:
         return
     ratio = reservoir.delivery_ratio(found.fill, found.actual, expected)
     fill, actual, due = shown(found.fill), shown(found.actual), shown(rounded(expected, 4))
+    signs = _signs(view, occurred(found.event))
     which = "under-delivery: check catheter and pump" if difference > 0 else "over-delivery or drug lost"
     parts = f"{actual} mL - {due} mL = {shown(rounded(difference, 4))} mL"
     if ratio is not None:
         parts += f"; ({fill} - {actual}) / ({fill} - {due}) = {rounded(ratio, 3)}"
     yield OpenIssue(
         "R2",
-        WARNING,
-        f"at the refill {found.event['occurred_at']} {actual} mL were left, {due} mL expected: {which}",
+        CRITICAL if signs else WARNING,
+        f"at the refill {found.event['occurred_at']} {actual} mL were left, {due} mL expected: {which}"
+        + (f"; on record since the refill before: {', '.join(signs)}" if signs else ""),
         parts,
     )
+
+
+def _signs(view: View, refilled: datetime) -> list[str]:
+    """Withdrawal and overdose that were there at some time since the refill before."""
+    fills = [occurred(e) for e in view.of_type("refill") if occurred(e) < refilled]
+    since = fills[-1] if fills else refilled
+    return [
+        e["problem"]
+        for e in view.of_type("complication")
+        if e["problem"] in ("withdrawal", "overdose")
+        and ("ended_at" not in e or instant(e["ended_at"]) >= since)
+    ]
 
 
 def unbridged_concentration(view: View) -> Iterator[OpenIssue]:
@@ -106,16 +157,22 @@ def program_and_reservoir(view: View) -> Iterator[OpenIssue]:
 
 
 def unknown_path(view: View) -> Iterator[OpenIssue]:
-    """C4: a bridge while the volume of the catheter is unknown."""
-    facts = view.state.catheter or {}
-    if view.run.bridge is None or {"implanted_length", "volume_per_length"} <= facts.keys():
+    """C4: a bridge or a prime while the volume of the catheter is unknown."""
+    if {"implanted_length", "volume_per_length"} <= (view.state.catheter or {}).keys():
         return
-    yield OpenIssue(
-        "C4",
-        WARNING,
-        "a bridge was programmed, but the catheter's implanted length or volume per length is not recorded",
-        "V_path = implanted length * volume per length + pump tubing",
-    )
+    operations = [e for e in view.of_type("procedure") if e["pump"] == view.state.pump]
+    primed = bool(operations) and "prime" in operations[-1] and "dead_space" not in operations[-1]
+    for what, asked in (
+        ("a bridge was programmed", view.run.bridge is not None),
+        ("the pump was primed", primed),
+    ):
+        if asked:
+            yield OpenIssue(
+                "C4",
+                WARNING,
+                f"{what}, but the catheter's implanted length or volume per length is not recorded",
+                "V_path = implanted length * volume per length + pump tubing",
+            )
 
 
 def programs_chain(view: View) -> Iterator[OpenIssue]:
@@ -157,17 +214,6 @@ def refill_is_due(view: View) -> Iterator[OpenIssue]:
         )
 
 
-def unlimited_boluses(view: View) -> Iterator[OpenIssue]:
-    """F2: nothing limits the patient's boluses, so there is no worst case to reckon with."""
-    if view.run.program is not None and boluses_per_day(view.run.program) is None:
-        yield OpenIssue(
-            "F2",
-            WARNING,
-            "the patient bolus has neither max_per_day nor lockout: the alarm date counts no boluses",
-            "n is unknown",
-        )
-
-
 def _text(day: Fraction, at: datetime) -> str:
     found = reservoir.moment_of(day, at.tzinfo)
     return found.isoformat() if found is not None else "no date"
@@ -188,11 +234,39 @@ def _dose(program: dict[str, dict[str, object]]) -> str:
 Check = Callable[[View], Iterator[OpenIssue]]
 CHECKS: tuple[Check, ...] = (
     refill_is_due,
+    service_ends,
+    log_is_critical,
+    stopped_for_long,
+    scan_without_reading,
+    full_before_scan,
     discrepancy_at_refill,
     unbridged_concentration,
     program_and_reservoir,
+    product_and_strength,
+    expired_lot,
+    unusual_strength,
+    strength_for_the_model,
+    low_alarm_is_low,
     bridge_as_recorded,
     unknown_path,
+    deliverable,
+    too_many_steps,
+    boluses_fit_the_dose,
+    bolus_not_permitted,
     unlimited_boluses,
+    lockout_and_maximum,
+    clock_changed,
+    clock_is_off,
+    dose_is_high,
+    doubled,
+    stopped_or_halved,
+    step_is_large,
+    steps_are_close,
+    start_after_screening,
+    oral_at_full_dose,
+    too_soon_after_injury,
+    implanted_with_infection,
+    outside_its_use,
+    second_pump,
     programs_chain,
 )

@@ -72,7 +72,7 @@ def pump_state(
 ) -> PumpState:
     """The state at `at` (aware) of a pump, the last one that `events` name if not said; never raises.
 
-    Events of the patient that name no pump, such as a screening, may be among them: checks read them.
+    Events of the patient that name no pump, and of other pumps, may be among them: checks read them.
     Times are given in the offset of the pump's last record, cut to the second.
     """
     ordered = current(events, at)
@@ -102,7 +102,8 @@ def pump_state(
         life = service_life(device, model, told, thresholds)
         facts |= _dates(run, worst, at, zone, thresholds) | _service(life)
     state = PumpState(at=at, derivation=derivation(run, facts, thresholds), **facts)
-    view = View(state, run, worst, tuple(told), model, life, thresholds)
+    others = tuple((o, _used(o, ordered, at)) for o in _serials(ordered) if o != serial)
+    view = View(state, run, worst, tuple(told), model, life, others, thresholds)
     return replace(state, open_issues=open_issues(view))
 
 
@@ -141,6 +142,17 @@ def _in_use(device: Any, told: list[Event], serial: str | None, at: datetime) ->
     if device is None or _stays(device):
         return True
     return str(device.get("explanted_on", "")) > at.date().isoformat()
+
+
+def _serials(ordered: list[Event]) -> list[str]:
+    """The pumps that have a device record."""
+    return list(dict.fromkeys(str(e["serial"]) for e in ordered if e.get("kind") == "pump"))
+
+
+def _used(serial: str, ordered: list[Event], at: datetime) -> bool:
+    told = [e for e in ordered if _serial(e) == serial or e.get("old_pump") == serial]
+    device, _ = _devices([e for e in told if _serial(e) == serial])
+    return _in_use(device, told, serial, at)
 
 
 def _path_volume(model: Model | None, catheter: Any) -> Decimal | None:

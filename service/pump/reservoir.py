@@ -36,8 +36,33 @@ class Thresholds:
     """mL, where a refill names none: the maker's recommendation (Sweeney, Neurosurgery 2004)."""
     discrepancy_volume: Decimal = Decimal(2)
     """mL between actual and expected residual, above which R2 speaks (best-practice poster, ASRA 2017)."""
+    dose_tolerance: Decimal = Decimal("0.01")
+    """Share by which boluses may exceed the daily dose they are part of, as for U3. A design choice."""
     bridge_tolerance: Decimal = Decimal("0.05")
     """Share by which a recorded bridge duration may differ from volume / flow. A design choice."""
+    doubling: int = 2
+    """New to old daily dose from which U2 speaks, and its inverse from which D6 does. A design choice."""
+    increase_percent_spinal: Decimal = Decimal(40)
+    increase_percent_cerebral: Decimal = Decimal(20)
+    """The largest increases that are published, at maintenance (Lioresal monograph, minclinic.eu)."""
+    decrease_percent: Decimal = Decimal(20)
+    """The largest decrease that is published (same monograph)."""
+    high_daily_dose: Decimal = Decimal(1000)
+    """ug/d, "not to exceed" in the same monograph; D1."""
+    usual_daily_dose: Decimal = Decimal(2000)
+    """ug/d, the most that is usually listed (pedmed.org)."""
+    long_effect_hours: int = 8
+    """A screening effect that lasts longer halves the first dose (Saulino 2015)."""
+    stopped_hours: int = 48
+    """A pump that stands still for longer gives a critical alarm (patient pages of the maker)."""
+    clock_skew_minutes: int = 5
+    """Between the pump's clock and the reading. A design choice."""
+    low_alarm_least: Decimal = Decimal(2)
+    """mL, below which R5 speaks: some patients withdrew above 2 mL (Sweeney, Neurosurgery 2004)."""
+    strengths: tuple[Decimal, ...] = (Decimal(500), Decimal(1000), Decimal(2000))
+    """ug/mL of products made for refills (openFDA NDC listings); others are diluted or compounded."""
+    injury_years: int = 1
+    """Between a brain injury and the implant (Lioresal screening page)."""
     models: tuple[Model, ...] = MODELS
     """What each pump model can do and how long it serves."""
     replacement_notice_months: int = 3

@@ -43,7 +43,7 @@ def service_life(
     eris: list[Maybe] = [(indicated, REPORTED)] if indicated else _forecast(records)
     eoses: list[Maybe] = [(ended, REPORTED)] if ended else []
     if model is not None and model.indicator_days is not None:
-        eoses += [(later_on(day, model.indicator_days), said) for day, said in eris]
+        eoses += [(later_on(day, model.indicator_days), said) for day, said in eris if day is not None]
     limit = _limit(pump, model)
     if limit is not None:
         eris.append((limit[0], SERVICE_LIFE))

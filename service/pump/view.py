@@ -26,6 +26,8 @@ class View:
     events: tuple[Event, ...]
     model: Model | None
     life: ServiceLife
+    other_pumps: tuple[tuple[str, bool], ...]
+    """The serials of the patient's other pumps, and whether each is in use."""
     thresholds: Thresholds
 
     def of_type(self, *types: str) -> list[Event]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mappings import load_event
+from pump_events import START, at, change, device, envelope, quantity, refill, simple
 from service.pump.ledger import pump_state, to_json
 from service.pump.reservoir import Thresholds
 from service.pump.state import PumpState
@@ -19,40 +20,6 @@ from strategies import program
 
 Json = dict[str, Any]
 unhurried = settings(deadline=None)  # a busy machine is no failure
-START = datetime(2025, 1, 1, 12, tzinfo=UTC)
-PATIENT = {"system": "http://hospital.invalid/mrn", "value": "MRN009"}
-
-
-def at(days: float) -> datetime:
-    return START + timedelta(seconds=round(days * 86_400))
-
-
-def quantity(value: str | Decimal, unit: str) -> Json:
-    return {"value": Decimal(value), "unit": unit}
-
-
-def envelope(type: str, id: str, when: datetime) -> Json:
-    made: Json = {"type": type, "source": "clinic-a", "id": id, "patient": PATIENT, "pump": "NGP000009H"}
-    return made | {"occurred_at": when.strftime("%Y-%m-%dT%H:%M:%SZ")}
-
-
-def refill(id: str, days: float, *, strength: str = "500", volume: str = "20", **more: Any) -> Json:
-    drug = {"concentration": quantity(strength, "ug/mL"), "lot": "L1", "expires_on": "2030-01-01"}
-    filled = {"drug": drug, "volume_instilled": quantity(volume, "mL")}
-    return load_event(envelope("refill", id, at(days)) | filled | more)
-
-
-def simple(dose: str, strength: str = "500") -> Json:
-    return {
-        "mode": "simple",
-        "daily_dose": quantity(dose, "ug/d"),
-        "concentration": quantity(strength, "ug/mL"),
-    }
-
-
-def change(id: str, days: float, after: Json, before: Json | None = None, **more: Any) -> Json:
-    sides = ({"before": before} if before else {}) | {"after": after}
-    return load_event(envelope("dose-change", id, at(days)) | sides | more)
 
 
 def rules(state: PumpState) -> list[str]:
@@ -226,12 +193,12 @@ def test_another_program_during_a_bridge_ends_it_and_says_so() -> None:
         change("P-1", 0, simple("100")),
         refill("R-2", 30, strength="2000"),
         change("P-2", 30, simple("100", "2000"), bridge={"volume": quantity("0.4", "mL")}),
-        change("P-3", 31, simple("200", "2000")),
+        change("P-3", 31, simple("120", "2000")),
     ]
     state = pump_state(events, at(32))
     assert state.bridge is None
     assert rules(state) == ["C3"]
-    assert state.reservoir_volume == Decimal(20) - Decimal("0.2") - Decimal("0.1")
+    assert state.reservoir_volume == Decimal(20) - Decimal("0.2") - Decimal("0.06")
 
 
 def test_a_bridge_recorded_for_another_time_than_it_needs_is_pointed_out() -> None:
@@ -347,12 +314,6 @@ def test_thresholds_are_a_sites_own() -> None:
     state = pump_state(events, at(0), Thresholds(refill_margin_days=7, low_alarm_volume=Decimal(4)))
     assert state.alarm_at == at(80)
     assert str(state.refill_by) == "2025-03-15"
-
-
-def device(id: str, days: float, **more: Any) -> Json:
-    made = envelope("device", id, at(days))
-    del made["pump"]
-    return load_event(made | more)
 
 
 def test_device_facts_add_up_and_an_explanted_pump_has_no_dates() -> None:
