@@ -183,7 +183,7 @@ def start_after_screening(view: View) -> Iterator[OpenIssue]:
             "D4",
             WARNING,
             "the therapy was started, and no screening on record had a response",
-            f"{len(trials)} screenings, 0 responses",
+            f"of {len(trials)} screening bolus{'es' if len(trials) > 1 else ''} 0 had a response",
         )
     allowed = [(_start_dose(view, e), e) for e in effective]
     if not allowed:
