@@ -26,10 +26,12 @@ from .service_life import ServiceLife, service_life
 from .state import BridgeState, PumpState, RefillCheck, to_json
 from .view import View
 
-__all__ = ["PumpState", "current", "pump_state", "to_json"]
+__all__ = ["BESIDE", "PumpState", "current", "pump_state", "to_json"]
 
 FOLDED = ("device", "interrogation", "refill", "procedure", "dose-change")
 """At one moment the device stands first, then what was read, filled, primed, and how the pump is set."""
+BESIDE = ("evaluation", "screening", "oral-baclofen", "procedure", "device")
+"""Records of the patient, or of another pump, that a pump's checks read too."""
 ORDER = {type: place for place, type in enumerate(FOLDED)}
 
 DEVICE_FACTS = (

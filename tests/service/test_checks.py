@@ -317,7 +317,10 @@ def test_d4_a_start_above_twice_the_screening_bolus() -> None:
 
 
 def test_d4_a_start_after_screenings_without_a_response() -> None:
-    assert one([*running(), trial("100", responder=False)], 1, "D4")[1] == "of 1 screening bolus 0 had a response"
+    assert (
+        one([*running(), trial("100", responder=False)], 1, "D4")[1]
+        == "of 1 screening bolus 0 had a response"
+    )
     assert found([*running(), trial("100")], 1, "D4") == []
     assert found(running(), 1, "D4") == []
 
