@@ -30,6 +30,7 @@ from .dose_checks import (
     dose_is_high,
     doubled,
     oral_at_full_dose,
+    screenings_are_close,
     start_after_screening,
     step_is_large,
     steps_are_close,
@@ -52,6 +53,7 @@ from .refill_checks import (
     unusual_strength,
 )
 from .reservoir import rounded
+from .run import Residual
 from .state import CRITICAL, WARNING, OpenIssue, PumpState
 from .view import View
 
@@ -63,29 +65,50 @@ def open_issues(view: View) -> tuple[OpenIssue, ...]:
 
 def discrepancy_at_refill(view: View) -> Iterator[OpenIssue]:
     """R2: more or less was left than expected; patient boluses widen what is expected."""
-    found, least = view.run.residual, view.worst.residual
-    if found is None or least is None or found.actual is None:
+    most = view.thresholds.discrepancy_volume
+    pairs = list(zip(view.run.residuals, view.worst.residuals, strict=True))
+    expected, difference = _discrepancy(*pairs[-1]) if pairs else (Fraction(0), Fraction(0))
+    if abs(difference) <= most:
         return
-    expected = found.expected if found.actual > least.expected else least.expected
-    if least.expected <= found.actual <= found.expected:
-        return
-    difference = reservoir.discrepancy(found.actual, expected)
-    if abs(difference) <= view.thresholds.discrepancy_volume:
-        return
+    found = pairs[-1][0]
+    assert found.actual is not None
     ratio = reservoir.delivery_ratio(found.fill, found.actual, expected)
     fill, actual, due = shown(found.fill), shown(found.actual), shown(rounded(expected, 4))
     signs = _signs(view, occurred(found.event))
     which = "under-delivery: check catheter and pump" if difference > 0 else "over-delivery or drug lost"
+    alike = [abs(d) > most and (d > 0) == (difference > 0) for _, d in (_discrepancy(*p) for p in pairs)]
+    row = next((n for n, same in enumerate(reversed(alike)) if not same), len(alike))
+    words = f"at the refill {found.event['occurred_at']} {actual} mL were left, {due} mL expected: {which}"
+    if row > 1:
+        words += f"; {row} refills in a row"
+    if signs:
+        words += f"; on record since the refill before: {', '.join(signs)}"
     parts = f"{actual} mL - {due} mL = {shown(rounded(difference, 4))} mL"
     if ratio is not None:
         parts += f"; ({fill} - {actual}) / ({fill} - {due}) = {rounded(ratio, 3)}"
-    yield OpenIssue(
-        "R2",
-        CRITICAL if signs else WARNING,
-        f"at the refill {found.event['occurred_at']} {actual} mL were left, {due} mL expected: {which}"
-        + (f"; on record since the refill before: {', '.join(signs)}" if signs else ""),
-        parts,
-    )
+    yield OpenIssue("R2", CRITICAL if signs else WARNING, words, parts)
+
+
+def _discrepancy(found: Residual, least: Residual) -> tuple[Fraction, Fraction]:
+    """(expected, actual - expected) with the expectation that is nearest; 0 within the two, or unmeasured."""
+    if found.actual is None or least.expected <= found.actual <= found.expected:
+        return found.expected, Fraction(0)
+    expected = found.expected if found.actual > least.expected else least.expected
+    return expected, reservoir.discrepancy(found.actual, expected)
+
+
+def more_than_was_filled(view: View) -> Iterator[OpenIssue]:
+    """R1: more was taken out than the refill before had put in."""
+    found = view.run.residual
+    if found is not None and found.actual is not None and found.actual > found.fill:
+        actual, fill = shown(found.actual), shown(found.fill)
+        yield OpenIssue(
+            "R1",
+            WARNING,
+            f"at the refill {found.event['occurred_at']} {actual} mL were taken out, more than the {fill} mL "
+            "that were filled in before: a record is missing or wrong",
+            f"{actual} > {fill} mL",
+        )
 
 
 def _signs(view: View, refilled: datetime) -> list[str]:
@@ -176,7 +199,7 @@ def unknown_path(view: View) -> Iterator[OpenIssue]:
 
 
 def programs_chain(view: View) -> Iterator[OpenIssue]:
-    """A programming found another program than the one recorded before it: a record is missing."""
+    """chain: a programming found another program than the one recorded before it: a record is missing."""
     if view.run.missing_before is None:
         return
     left, found = view.run.missing_before
@@ -239,6 +262,7 @@ CHECKS: tuple[Check, ...] = (
     stopped_for_long,
     scan_without_reading,
     full_before_scan,
+    more_than_was_filled,
     discrepancy_at_refill,
     unbridged_concentration,
     program_and_reservoir,
@@ -262,6 +286,7 @@ CHECKS: tuple[Check, ...] = (
     stopped_or_halved,
     step_is_large,
     steps_are_close,
+    screenings_are_close,
     start_after_screening,
     oral_at_full_dose,
     too_soon_after_injury,

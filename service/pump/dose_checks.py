@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 from mappings.envelope import Event, occurred
@@ -167,6 +168,16 @@ def dose_is_high(view: View) -> Iterator[OpenIssue]:
         f"{what} is {shown(dose)} mcg/day, above {limits.high_daily_dose}{usual if beyond else ''}",
         f"{shown(dose)} > {limits.usual_daily_dose if beyond else limits.high_daily_dose} mcg/day",
     )
+
+
+def screenings_are_close(view: View) -> Iterator[OpenIssue]:
+    """D5: a screening bolus less than 24 h after the one before."""
+    trials = view.of_type("screening")
+    for first, second in pairwise(trials):
+        if occurred(second) - occurred(first) < DAY:
+            at, since = second["occurred_at"], first["occurred_at"]
+            why = f"the screening bolus of {at} was given less than 24 h after that of {since}"
+            yield OpenIssue("D5", WARNING, why, f"{at} - {since} < 24 h")
 
 
 def start_after_screening(view: View) -> Iterator[OpenIssue]:

@@ -58,12 +58,18 @@ class Run:
     concentration: Decimal | None = None
     programming: Event | None = None
     refill: Event | None = None
-    residual: Residual | None = None
+    residuals: tuple[Residual, ...] = ()
+    """What each refill found, in order."""
     unbridged: tuple[Decimal, Decimal] | None = None
     missing_before: tuple[Event, Event] | None = None
     cut_bridge: Bridge | None = None
     counted_from: Fraction | None = None
     """When the pump's count of patient boluses was last read; None when what they draw changed since."""
+
+    @property
+    def residual(self) -> Residual | None:
+        """What the last refill found, or None."""
+        return self.residuals[-1] if self.residuals else None
 
     @property
     def program(self) -> Any:
@@ -147,11 +153,12 @@ def _refilled(run: Run, event: Event, thresholds: Thresholds) -> Run:
         return _broken_off(run, event)
     filled = Decimal(event["drug"]["concentration"]["value"])
     old = run.concentration
-    residual = None
+    residuals = run.residuals
     if run.volume is not None and run.refill is not None:
         actual = _value(event, "volume_removed")
         fill = Fraction(run.refill["volume_instilled"]["value"])
-        residual = Residual(event, fill, run.volume, Fraction(actual) if actual is not None else None)
+        found = Residual(event, fill, run.volume, Fraction(actual) if actual is not None else None)
+        residuals = (*residuals, found)
     low = _value(event, "low_alarm_volume")
     changed = old is not None and old != filled and not _bridged(run, event, filled)
     return replace(
@@ -162,7 +169,7 @@ def _refilled(run: Run, event: Event, thresholds: Thresholds) -> Run:
         empty=None,
         concentration=filled,
         refill=event,
-        residual=residual,
+        residuals=residuals,
         unbridged=(old, filled) if changed and old is not None else None,
         missing_before=None,
         cut_bridge=None,

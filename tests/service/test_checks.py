@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pump_events import SERIAL, about_patient, at, change, device, quantity, refill, simple, told
-from service.pump.checks import CHECKS
+from service.pump.checks import CHECKS, Check
 from service.pump.ledger import pump_state
 from service.pump.models import MODELS, Model, model_of
 from service.pump.refill_checks import PRODUCTS, eleven_digits
@@ -240,6 +242,26 @@ def test_r2_is_critical_with_signs_of_withdrawal_or_overdose() -> None:
     assert one([*running(), visit, over], 50, "R2")[0] == "warning"
 
 
+def test_r2_counts_the_refills_in_a_row() -> None:
+    """8 days at 0.2 mL/d leave 18.4 mL."""
+
+    def visit(number: int, removed: str) -> Json:
+        return refill(f"R-{number}", 8 * number - 8, volume_removed=quantity(removed, "mL"))
+
+    assert "in a row" not in found([*running(), visit(2, "15")], 8, "R2")[0].message
+    thrice = [*running(), visit(2, "20.5"), visit(3, "15"), visit(4, "15")]
+    assert "; 2 refills in a row" in found(thrice, 24, "R2")[0].message
+    assert found([*thrice, visit(5, "18")], 32, "R2") == []
+
+
+def test_r1_more_was_taken_out_than_was_filled_in() -> None:
+    def visit(removed: str) -> Json:
+        return refill("R-2", 8, volume_removed=quantity(removed, "mL"))
+
+    assert one([*running(), visit("20.1")], 8, "R1") == ("warning", "20.1 > 20 mL")
+    assert found([*running(), visit("20")], 8, "R1") == []
+
+
 # --- D, U2, K1: doses -------------------------------------------------------------------------------------
 
 
@@ -343,6 +365,14 @@ def test_d6_a_dose_cut_to_a_half() -> None:
     assert one(raised("50"), 11, "D6") == ("critical", "50 / 100 = 0.5 <= 1 / 2")
     assert found(raised("50"), 11, "D3") == []
     assert found(raised("51"), 11, "D6") == []
+
+
+def test_d5_two_screening_boluses_within_a_day() -> None:
+    first, second = (about_patient("screening", f"S-{n}", days, bolus=quantity("50", "ug"))
+                     for n, days in ((1, -30), (2, -29.01)))  # fmt: skip
+    assert one([*running(), first, second], 1, "D5")[0] == "warning"
+    later = about_patient("screening", "S-2", -29, bolus=quantity("50", "ug"))
+    assert found([*running(), first, later], 1, "D5") == []
 
 
 def oral(**more: Any) -> Json:
@@ -584,6 +614,15 @@ def test_models_are_a_sites_own() -> None:
     assert [i.arithmetic for i in state.open_issues if i.rule == "F1"] == [
         "100 / 500 = 0.2 mL/d < 1 mL/d; at 1 mL/d it is 500 mcg/day of 500 mcg/mL"
     ]
+
+
+ROWS = (Path(__file__).resolve().parents[2] / "docs/clinical.md").read_text().splitlines()
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_each_check_names_its_rule_and_the_rule_has_its_row(check: Check) -> None:
+    rule = (check.__doc__ or "").partition(":")[0]
+    assert [row for row in ROWS if re.match(rf"\| `?{rule}`? \| (refused; )?advisory", row)], rule
 
 
 def test_no_check_is_in_the_table_twice() -> None:

@@ -36,7 +36,8 @@ def rules(state: PumpState) -> list[str]:
     return [issue.rule for issue in state.open_issues]
 
 
-DAYS = st.integers(0, 4000).map(lambda tenth: tenth / 40)
+DAYS = st.one_of(st.integers(0, 4000).map(lambda n: n / 40), st.integers(0, 9).map(lambda n: n * 10.0))
+"""Any of a hundred days, and a few of them often: records of one moment."""
 
 
 BRIDGE = st.sampled_from([{}, {"bridge": {"volume": quantity("0.3574", "mL")}}])
