@@ -99,13 +99,13 @@ def advance(run: Run, to: Fraction) -> Run:
     """The same run at a later day number, with the alarm and the emptying it passed on the way."""
     if run.volume is None or to <= run.clock:
         return replace(run, clock=max(to, run.clock))
-    alarm, empty = alarm_day(run), empty_day(run)
+    left = reservoir.expected_residual(run.volume, _rates(run, to))
     return replace(
         run,
         clock=to,
-        volume=reservoir.expected_residual(run.volume, _rates(run, to)),
-        alarm=alarm if alarm is not None and alarm <= to else None,
-        empty=empty if empty is not None and empty <= to else None,
+        volume=left,
+        alarm=alarm_day(run) if left <= run.alarm_volume else None,
+        empty=empty_day(run) if not left else None,
     )
 
 
