@@ -194,12 +194,11 @@ def _interrogated(run: Run, event: Event, with_boluses: bool) -> Run:
 
     The run `with_boluses` has counted every one that was allowed.
     """
-    bolus = run.program.get("patient_bolus") if run.program is not None else None
+    program = run.program or {"mode": "stopped"}
+    bolus = program.get("patient_bolus") if program["mode"] != "stopped" else None
     given = event.get("patient_boluses", {}).get("delivered")
     if bolus is not None and given and run.counted_from is not None and not with_boluses:
-        run = _drawn(
-            run, given * reservoir.flow(bolus["dose"]["value"], run.program["concentration"]["value"])
-        )
+        run = _drawn(run, given * reservoir.flow(bolus["dose"]["value"], program["concentration"]["value"]))
     return replace(run, counted_from=run.clock)
 
 

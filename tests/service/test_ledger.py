@@ -45,6 +45,9 @@ STRENGTH = st.sampled_from(["500", "500.0", "2000"])
 MILLILITRES = st.sampled_from(["0", "3.5", "18"]).map(lambda value: quantity(value, "mL"))
 
 
+BOLUSES = {"patient_bolus": {"dose": quantity("50", "ug"), "max_per_day": 4}}
+
+
 def any_refill(draw: st.DrawFn, id: str, days: float) -> Json:
     low = draw(st.sampled_from([{}, {"low_alarm_volume": quantity("3.0", "mL")}]))
     filled = {"strength": draw(STRENGTH), "volume_removed": draw(MILLILITRES), **low, **draw(BRIDGE)}
@@ -112,7 +115,11 @@ def any_screening(draw: st.DrawFn, id: str, days: float) -> Json:
     return about_patient("screening", id, days, bolus=bolus, responder=draw(st.booleans()))
 
 
-FLOW = (any_refill, any_broken_refill, any_change, any_hold, any_reading, any_prime)
+def any_bolus(draw: st.DrawFn, id: str, days: float) -> Json:
+    return change(id, days, simple(draw(st.sampled_from(["100", "140"]))) | BOLUSES)
+
+
+FLOW = (any_refill, any_broken_refill, any_change, any_hold, any_reading, any_prime, any_bolus)
 """What changes the reservoir or how fast it empties."""
 REST = (any_end, any_device, any_problem, any_alarm, any_screening)
 
@@ -120,7 +127,8 @@ REST = (any_end, any_device, any_problem, any_alarm, any_screening)
 @st.composite
 def histories(draw: st.DrawFn, kinds: tuple[Any, ...] = FLOW) -> list[Json]:
     """A first refill and programming, and then records of these kinds, in any order of time."""
-    events = [refill("R-0", 0), change("P-0", 0, draw(program()))]
+    first = draw(st.one_of(program(), st.just(simple("100") | BOLUSES)))
+    events = [refill("R-0", 0), change("P-0", 0, first)]
     for index in range(draw(st.integers(0, 6))):
         events.append(draw(st.sampled_from(kinds))(draw, f"E-{index + 1}", draw(DAYS)))
     return events
@@ -146,10 +154,14 @@ OF_A_PROGRAMMING = {"chain", "F3", "I1", "P2", "P4"}
 
 
 @unhurried
-@given(histories(), DAYS, DAYS)
+@given(histories((*FLOW, any_reading, any_reading)), st.data(), DAYS)
 def test_splitting_a_period_changes_no_number_and_no_finding(
-    events: list[Json], split: float, days: float
+    events: list[Json], data: st.DataObject, days: float
 ) -> None:
+    """Anywhere, or soon after a record, where a bridge may run; seen at any time, or soon after the split."""
+    soon = st.sampled_from(events).map(lambda e: (moment(e) - START) / timedelta(days=1) + 0.5)
+    split = data.draw(st.one_of(DAYS, soon))
+    days = data.draw(st.sampled_from([days, split + 0.25, split + 15]))
     now = max((e for e in events if e["type"] == "dose-change" and moment(e) <= at(split)), key=last)
     held = {"hold": now["hold"]} if "hold" in now else {}
     again = change("P-split", split, now["after"], now["after"], **held)
@@ -248,6 +260,11 @@ def test_a_volume_never_grows_between_refills_nor_falls_below_zero(
     earlier, later = pump_state(events, at(first)), pump_state(events, at(second))
     assert earlier.reservoir_volume is not None and later.reservoir_volume is not None
     assert min(earlier.reservoir_volume, later.reservoir_volume) >= 0
+    low, almost = later.low_alarm_volume, Decimal("0.0001")
+    assert low is not None
+    passed = later.alarm_at is not None and later.alarm_at <= at(second)
+    assert passed or later.reservoir_volume >= low - almost
+    assert not passed or later.reservoir_volume <= low + almost
     if earlier.last_refill_at == later.last_refill_at:
         assert later.reservoir_volume <= earlier.reservoir_volume
 
@@ -256,8 +273,8 @@ def test_a_volume_never_grows_between_refills_nor_falls_below_zero(
 @given(histories(), DAYS)
 def test_the_alarm_is_the_last_second_at_or_above_the_low_volume(events: list[Json], days: float) -> None:
     state = pump_state(events, at(days))
-    if state.alarm_at is None or state.alarm_at < at(days):
-        return
+    if state.alarm_at is None or state.alarm_at <= at(days):
+        return  # passed, or passed at once by a prime
     before = pump_state(events, state.alarm_at).reservoir_volume
     later = [e for e in events if at(days) < datetime.fromisoformat(e["occurred_at"])]
     if not later:
@@ -421,6 +438,16 @@ def test_a_stopped_pump_has_no_alarm_but_a_stability_limit() -> None:
     assert (state.reservoir_volume, state.alarm_at, state.refill_by_decided_by) == (18, None, "stability")
 
 
+def test_a_hold_takes_nothing_out_of_the_reservoir() -> None:
+    """10 d and 5 d at 0.2 mL/d, with 3 d of standing still between them."""
+    held = change("P-2", 10, {"mode": "stopped"}, simple("100"), hold="mri")
+    resumed = change("P-3", 13, simple("100"), {"mode": "stopped"})
+    events = [refill("R-1", 0), change("P-1", 0, simple("100")), held, resumed]
+    assert pump_state(events, at(12)).reservoir_volume == 18
+    assert pump_state(events, at(18)).reservoir_volume == 17
+    assert pump_state(events, at(18)).alarm_at == at(93)
+
+
 def test_flex_is_integrated_step_by_step_on_the_pumps_own_clock() -> None:
     steps = [
         {"start": "06:00", "duration": quantity("12", "h"), "dose": quantity("90", "ug")},
@@ -517,6 +544,17 @@ def test_a_prime_is_taken_out_of_the_reservoir_after_the_fill_of_the_same_moment
     assert (found.expected_residual, found.discrepancy) == (Decimal("9.6"), 0)
 
 
+def test_a_prime_that_takes_the_volume_below_the_alarm_raises_it_then() -> None:
+    events = [refill("R-1", 0), change("P-1", 0, simple("100")), prime(89)]
+    assert pump_state(events, at(90)).alarm_at == at(89)
+    assert pump_state(events, at(90)).empty_at == at(98)
+
+
+def test_a_prime_takes_no_more_than_is_there() -> None:
+    events = [refill("R-1", 0), change("P-1", 0, simple("100")), prime(99)]
+    assert pump_state(events, at(99)).reservoir_volume == 0
+
+
 def test_a_prime_before_the_first_refill_is_not_known_to_empty_anything() -> None:
     assert pump_state([prime(-1), refill("R-1", 0)], at(0)).reservoir_volume == 20
 
@@ -541,9 +579,6 @@ def counted(id: str, days: float, delivered: int) -> Json:
     return told("interrogation", id, days, patient_boluses={"delivered": delivered})
 
 
-BOLUSES = {"patient_bolus": {"dose": quantity("50", "ug"), "max_per_day": 4}}
-
-
 def test_boluses_that_were_counted_since_the_last_reading_are_consumed() -> None:
     """10 of 50 mcg at 500 mcg/mL are 1 mL, beside 10 d * 0.2 mL/d."""
     events = [counted("I-0", 0, 7), refill("R-1", 0), change("P-1", 0, simple("100") | BOLUSES)]
@@ -563,6 +598,12 @@ def test_boluses_of_which_some_may_be_older_than_the_fill_or_the_setting_are_not
     assert pump_state(never_read, at(10)).reservoir_volume == 18
     assert pump_state(refilled, at(10)).reservoir_volume == 19
     assert pump_state([*changed, counted("I-1", 10, 10)], at(10)).reservoir_volume == 18
+
+
+def test_a_stopped_pump_that_names_a_bolus_and_no_concentration_has_a_state() -> None:
+    events = [refill("R-1", 0), change("P-1", 0, {"mode": "stopped"} | BOLUSES)]
+    state = pump_state([*events, counted("I-1", 1, 0), counted("I-2", 2, 3)], at(3))
+    assert state.reservoir_volume == 20
 
 
 def test_the_worst_case_counts_no_bolus_twice() -> None:
