@@ -119,17 +119,23 @@ def any_bolus(draw: st.DrawFn, id: str, days: float) -> Json:
     return change(id, days, simple(draw(st.sampled_from(["100", "140"]))) | BOLUSES)
 
 
-FLOW = (any_refill, any_broken_refill, any_change, any_hold, any_reading, any_prime, any_bolus)
+def any_bridge(draw: st.DrawFn, id: str, days: float) -> Json:
+    dose, new = draw(st.sampled_from(["100", "170"])), draw(st.sampled_from(["2000", "500"]))
+    bridge = {"volume": quantity("0.3574", "mL")}
+    return change(id, days, simple(dose, new), simple("100", draw(STRENGTH)), bridge=bridge)
+
+
+FLOW = (any_refill, any_broken_refill, any_change, any_hold, any_reading, any_prime, any_bolus, any_bridge)
 """What changes the reservoir or how fast it empties."""
 REST = (any_end, any_device, any_problem, any_alarm, any_screening)
 
 
 @st.composite
-def histories(draw: st.DrawFn, kinds: tuple[Any, ...] = FLOW) -> list[Json]:
+def histories(draw: st.DrawFn, kinds: tuple[Any, ...] = FLOW, fewest: int = 0) -> list[Json]:
     """A first refill and programming, and then records of these kinds, in any order of time."""
     first = draw(st.one_of(program(), st.just(simple("100") | BOLUSES)))
     events = [refill("R-0", 0), change("P-0", 0, first)]
-    for index in range(draw(st.integers(0, 6))):
+    for index in range(draw(st.integers(fewest, 7))):
         events.append(draw(st.sampled_from(kinds))(draw, f"E-{index + 1}", draw(DAYS)))
     return events
 
@@ -153,8 +159,8 @@ OF_A_PROGRAMMING = {"chain", "F3", "I1", "P2", "P4"}
 """Rules that are right to speak, or to be silent, because a programmer was at the pump again."""
 
 
-@unhurried
-@given(histories((*FLOW, any_reading, any_reading)), st.data(), DAYS)
+@settings(deadline=None, max_examples=200)
+@given(histories((*FLOW, any_reading, any_reading, any_bridge), fewest=3), st.data(), DAYS)
 def test_splitting_a_period_changes_no_number_and_no_finding(
     events: list[Json], data: st.DataObject, days: float
 ) -> None:
@@ -598,6 +604,17 @@ def test_boluses_of_which_some_may_be_older_than_the_fill_or_the_setting_are_not
     assert pump_state(never_read, at(10)).reservoir_volume == 18
     assert pump_state(refilled, at(10)).reservoir_volume == 19
     assert pump_state([*changed, counted("I-1", 10, 10)], at(10)).reservoir_volume == 18
+
+
+def test_a_programming_that_leaves_the_bolus_as_it_is_does_not_stop_the_count() -> None:
+    set_to = simple("100") | BOLUSES
+    events = [
+        counted("I-0", 0, 0),
+        refill("R-1", 0),
+        change("P-1", 0, set_to),
+        change("P-2", 5, set_to, set_to),
+    ]
+    assert pump_state([*events, counted("I-1", 10, 10)], at(10)).reservoir_volume == 17
 
 
 def test_a_stopped_pump_that_names_a_bolus_and_no_concentration_has_a_state() -> None:
