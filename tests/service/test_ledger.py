@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mappings.exact_json import dumps
 from pump_events import (
     SERIAL,
     START,
@@ -26,7 +27,7 @@ from pump_events import (
 from service.pump.ledger import pump_state, to_json
 from service.pump.reservoir import Thresholds
 from service.pump.state import PumpState
-from strategies import program, similar
+from strategies import EVENTS, program, similar
 
 Json = dict[str, Any]
 unhurried = settings(deadline=None)  # a busy machine is no failure
@@ -230,6 +231,18 @@ def test_a_record_entered_in_error_counts_as_never_sent(
     retracted = [*events, events[index] | {"version": 2, "status": "entered-in-error"}]
     left = [e for i, e in enumerate(events) if i != index]
     assert pump_state(retracted, at(days), pump=SERIAL) == pump_state(left, at(days), pump=SERIAL)
+
+
+def of_one_pump(event: Json) -> Json:
+    names = [name for name in ("pump", "serial", "parent") if name in event]
+    return event | dict.fromkeys(names, SERIAL)
+
+
+@unhurried
+@given(st.lists(st.one_of(*EVENTS.values()).map(of_one_pump), max_size=8), st.integers(0, 60))
+def test_no_history_is_too_odd_for_a_state(events: list[Json], years: int) -> None:
+    state = pump_state(events, START + timedelta(days=365 * years), pump=SERIAL)
+    assert dumps(to_json(state))
 
 
 @unhurried
