@@ -12,7 +12,7 @@ from .envelope import Event, PumpEnvelope, Recorded, in_order
 from .fields import Code, Moment
 from .paths import Json
 from .rows import Always, Codec, Derived, Group, Issue, Mapping, Refused, Row
-from .shared_rows import OBSERVED, SUBJECT, VERIFIER, VERSION, event_status, key, part_key
+from .shared_rows import OBSERVED, SUBJECT, VERIFIER, VERSION, claim, event_status, key, part_key
 from .sources import Sources
 from .telling import Telling
 from .values import PERSON, PUMP
@@ -58,6 +58,7 @@ def _period_in(found: Json) -> Json:
 
 ALARM = Mapping(
     Always("resourceType", "Observation"),
+    claim("itb-alarm"),
     VERSION,
     VERIFIER,
     key("alarm"),
@@ -77,6 +78,7 @@ ALARM = Mapping(
 
 FLAG = Mapping(
     Always("resourceType", "Flag"),
+    claim("itb-alarm-flag"),
     part_key("alarm-flag"),
     Derived("status", lambda event: event_status(event, "inactive" if "ended_at" in event else "active")),
     Always("category[0]", bare(FLAG_CATEGORY, "safety")),

@@ -23,7 +23,7 @@ from .envelope import Event, PumpEnvelope, Recorded, in_order
 from .fields import Code, Moment, Prose
 from .paths import Json
 from .rows import Always, Codec, Group, Issue, Mapping, Refused, Row
-from .shared_rows import SUBJECT, VERIFIER, VERSION, key
+from .shared_rows import SUBJECT, VERIFIER, VERSION, claim, key
 from .sources import Sources
 from .telling import Telling
 from .values import PERSON, PUMP
@@ -91,6 +91,7 @@ CLINICAL = concepts({c: bare(CONDITION_CLINICAL, c) for c in ("active", "resolve
 
 PROBLEM = Mapping(
     Always("resourceType", "Condition"),
+    claim("itb-complication"),
     VERSION,
     VERIFIER,
     Row("pump", extension("itb-pump", "valueReference"), PUMP, required=True),

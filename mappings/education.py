@@ -12,7 +12,7 @@ from .envelope import Envelope, Event, Recorded
 from .fields import Flag, Line, Words
 from .paths import Json
 from .rows import Always, Codec, Group, Issue, Mapping, Row
-from .shared_rows import STATUS, SUBJECT, VERSION, key
+from .shared_rows import STATUS, SUBJECT, VERSION, claim, key
 from .sources import Sources
 from .telling import Telling
 from .values import PERFORMERS
@@ -76,6 +76,7 @@ def _lists_in(found: Json) -> Json:
 
 LESSON = Mapping(
     Always("resourceType", "Procedure"),
+    claim("itb-education"),
     VERSION,
     Row("understood", extension("itb-education-understood", "valueBoolean")),
     Group(("topics", "audience"), ("extension",), Codec(_lists_out, _lists_in)),

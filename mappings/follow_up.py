@@ -12,7 +12,7 @@ from .envelope import Event, PumpEnvelope, Recorded, in_order
 from .fields import Code, Day, Moment, Prose
 from .paths import Json
 from .rows import Always, Codec, Group, Issue, Mapping, Row
-from .shared_rows import VERIFIER, VERSION, key, status_of
+from .shared_rows import VERIFIER, VERSION, claim, key, status_of
 from .sources import Sources
 from .telling import Telling
 from .values import PATIENT, PERSON, PUMP
@@ -85,6 +85,7 @@ def _alarm_in(found: Json) -> Json:
 
 TASK = Mapping(
     Always("resourceType", "Task"),
+    claim("itb-refill-due"),
     VERSION,
     VERIFIER,
     key("follow-up"),
@@ -134,6 +135,7 @@ def _who_in(found: Json) -> Json:
 
 VISIT = Mapping(
     Always("resourceType", "Appointment"),
+    claim("itb-visit"),
     VERSION,
     VERIFIER,
     key("follow-up"),

@@ -13,7 +13,7 @@ from .envelope import Event, PumpEnvelope, Recorded, Strictly
 from .fields import Code, Day, Line, Moment, Part, Quantity, Whole, refuse
 from .paths import Json
 from .rows import Always, Issue, Mapping, Row
-from .shared_rows import OBSERVED, SUBJECT, VERIFIER, VERSION, key
+from .shared_rows import OBSERVED, SUBJECT, VERIFIER, VERSION, claim, key
 from .sources import Sources
 from .telling import Telling
 from .values import ML, PERSON, PUMP, UG_PER_D, UG_PER_ML_QUANTITY
@@ -102,6 +102,7 @@ MODE = concepts({mode: local(code) for mode, code in MODES.items()})
 
 READING = Mapping(
     Always("resourceType", "Observation"),
+    claim("itb-interrogation"),
     VERSION,
     VERIFIER,
     key("interrogation"),
