@@ -56,6 +56,8 @@ def _period_in(found: Json) -> Json:
     return made | ({"ended_at": period.pop("end")} if "end" in period else {})
 
 
+KIND = concepts({k: local(v) for k, v in ALARMS.items()}, "itb-pump-alarm")
+
 ALARM = Mapping(
     Always("resourceType", "Observation"),
     claim("itb-alarm"),
@@ -72,7 +74,7 @@ ALARM = Mapping(
         Codec(lambda found: {"effectivePeriod": _period(found)}, _period_in),
     ),
     Row("performer", "performer[0]", PERSON),
-    Row("alarm", "valueCodeableConcept", concepts({k: local(v) for k, v in ALARMS.items()}), required=True),
+    Row("alarm", "valueCodeableConcept", KIND, required=True),
     Row("note", "note[0].text"),
 )
 

@@ -17,7 +17,7 @@ from .codes import (
     concepts,
     definition,
     extension,
-    local,
+    local_concepts,
 )
 from .envelope import Event, PumpEnvelope, Recorded, in_order
 from .fields import Code, Moment, Prose
@@ -40,7 +40,9 @@ PROBLEMS = (
     "erosion",
     "mri-effect",
 )
-SEVERITY = concepts({word: bare(ADVERSE_EVENT_SEVERITY, word) for word in ("mild", "moderate", "severe")})
+SEVERITY = concepts(
+    {word: bare(ADVERSE_EVENT_SEVERITY, word) for word in ("mild", "moderate", "severe")}, "itb-severity"
+)
 
 
 class ComplicationSchema(Recorded, PumpEnvelope):
@@ -94,7 +96,7 @@ PROBLEM = Mapping(
     claim("itb-complication"),
     VERSION,
     VERIFIER,
-    Row("pump", extension("itb-pump", "valueReference"), PUMP, required=True),
+    Row("pump", extension("itb-affected-pump", "valueReference"), PUMP, required=True),
     key("complication"),
     Group(
         ("status", "ended_at"),
@@ -103,7 +105,7 @@ PROBLEM = Mapping(
     ),
     Always("category[0]", bare(CONDITION_CATEGORY, "problem-list-item")),
     Row("severity", "severity", SEVERITY),
-    Row("problem", "code", concepts({p: local(p) for p in PROBLEMS}), required=True),
+    Row("problem", "code", local_concepts("", *PROBLEMS, value_set="itb-problem"), required=True),
     SUBJECT,
     Row("occurred_at", "onsetDateTime", required=True),
     Row("performer", "recorder", PERSON),

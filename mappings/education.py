@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .codes import concepts, definition, extension, local
+from .codes import definition, extension, local, local_concepts
 from .envelope import Envelope, Event, Recorded
 from .fields import Flag, Line, Words
 from .paths import Json
@@ -48,7 +48,7 @@ def issues(event: Event) -> list[Issue]:
     return []
 
 
-TOPIC = concepts({topic: local(f"education-{topic}") for topic in TOPICS})
+TOPIC = local_concepts("education-", *TOPICS, value_set="itb-education-topic")
 TOPIC_URL = definition("itb-education-topic")
 AUDIENCE_URL = definition("itb-education-audience")
 

@@ -133,6 +133,8 @@ def _who_in(found: Json) -> Json:
     return made
 
 
+PURPOSE = local_concepts("", *PURPOSES, value_set="itb-visit-purpose")
+
 VISIT = Mapping(
     Always("resourceType", "Appointment"),
     claim("itb-visit"),
@@ -141,7 +143,7 @@ VISIT = Mapping(
     key("follow-up"),
     status_of("state", VISIT_STATES),
     Always("serviceType[0]", local("pump-visit")),
-    Row("purpose", "appointmentType", local_concepts("", *PURPOSES), required=True),
+    Row("purpose", "appointmentType", PURPOSE, required=True),
     Row("reason", "description"),
     Row("starts_at", "start"),
     Row("ends_at", "end"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .codes import LOCAL, MODES, component, concepts, local
+from .codes import LOCAL, MODE, MODES, component, local, local_concepts
 from .envelope import Event, PumpEnvelope, Recorded, Strictly
 from .fields import Code, Day, Line, Moment, Part, Quantity, Whole, refuse
 from .paths import Json
@@ -97,9 +97,6 @@ def issues(event: Event) -> list[Issue]:
     return []
 
 
-MODE = concepts({mode: local(code) for mode, code in MODES.items()})
-
-
 READING = Mapping(
     Always("resourceType", "Observation"),
     claim("itb-interrogation"),
@@ -129,7 +126,7 @@ READING = Mapping(
 )
 
 ENTRY = Mapping(
-    Row("entry", "code", concepts({name: local(f"log-{name}") for name in LOG}), required=True),
+    Row("entry", "code", local_concepts("log-", *LOG, value_set="itb-log-entry"), required=True),
     Row("at", "valueDateTime", required=True),
 )
 """A component that holds an entry of the log."""

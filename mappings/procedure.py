@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from .codes import BACLOFEN, DEVICE_ACTION, INTRATHECAL, bare, concepts, definition, extension, local, part
+from .codes import (
+    BACLOFEN,
+    DEVICE_ACTION,
+    INTRATHECAL,
+    bare,
+    definition,
+    extension,
+    local,
+    local_concepts,
+    part,
+)
 from .envelope import SERIAL, SERIAL_WORDS, Event, PumpEnvelope, Recorded, Strictly, in_order
 from .fields import Code, Line, Moment, Part, Prose, Quantity
 from .paths import Json, copy
@@ -116,7 +126,7 @@ def _devices_in(found: Json) -> Json:
     return made
 
 
-KIND = concepts({action: local(action) for action in ACTIONS})
+KIND = local_concepts("", *ACTIONS, value_set="itb-operation")
 
 
 def _performed_out(found: Json) -> Json:

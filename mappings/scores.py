@@ -112,7 +112,7 @@ def _value_in(found: Json) -> Json:
     return made
 
 
-SCALE = concepts({name: scale.concept for name, scale in SCALES.items()})
+SCALE = concepts({name: scale.concept for name, scale in SCALES.items()}, "itb-scale")
 VALUES = ("code", "valueCodeableConcept", "valueInteger", "valueQuantity")
 
 
