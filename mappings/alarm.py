@@ -12,7 +12,7 @@ from .envelope import Event, PumpEnvelope, Recorded, in_order
 from .fields import Code, Moment
 from .paths import Json
 from .rows import Always, Codec, Derived, Group, Issue, Mapping, Refused, Row
-from .shared_rows import OBSERVED, SUBJECT, VERIFIER, VERSION, claim, event_status, key, part_key
+from .shared_rows import OBSERVED, SUBJECT, THERAPY, VERIFIER, VERSION, claim, event_status, key, part_key
 from .sources import Sources
 from .telling import Telling
 from .values import PERSON, PUMP
@@ -65,6 +65,7 @@ ALARM = Mapping(
     VERIFIER,
     key("alarm"),
     Row("status", "status", OBSERVED, required=True),
+    THERAPY,
     Always("code", local("pump-alarm")),
     SUBJECT,
     Row("pump", "focus[0]", PUMP, required=True),

@@ -29,7 +29,7 @@ from .fields import Code, Part, Prose
 from .limits import LIMITS, NO_LIMITS, Limits
 from .paths import MISSING, Json, copy, take
 from .rows import Always, Derived, Group, Issue, Mapping, MappingError, Row
-from .shared_rows import STATUS, SUBJECT, VERSION, claim, key
+from .shared_rows import REQUESTER, STATUS, SUBJECT, VERSION, claim, key
 from .sources import Sources
 from .telling import Telling
 from .values import ML, PATIENT, PERFORMERS, PERSON, PUMP, TIME_SPAN, UG, shown, shown_quantity, ucum
@@ -155,6 +155,7 @@ ORDER = Mapping(
     Always("intent", "order"),
     SUBJECT,
     Row("occurred_at", "authoredOn", required=True),
+    REQUESTER,
     Row("performer", "recorder", PERSON),
     Row("pump", "performer", PUMP, required=True),
     Derived(extension("itb-pump-clock-offset", "valueString"), lambda event: _offset(event["occurred_at"])),

@@ -13,7 +13,7 @@ from .envelope import Event, PumpEnvelope, Recorded, Strictly
 from .fields import Code, Day, Line, Moment, Part, Quantity, Whole, refuse
 from .paths import Json
 from .rows import Always, Issue, Mapping, Row
-from .shared_rows import OBSERVED, SUBJECT, VERIFIER, VERSION, claim, key
+from .shared_rows import OBSERVED, SUBJECT, THERAPY, VERIFIER, VERSION, claim, key
 from .sources import Sources
 from .telling import Telling
 from .values import ML, PERSON, PUMP, UG_PER_D, UG_PER_ML_QUANTITY
@@ -104,6 +104,7 @@ READING = Mapping(
     VERIFIER,
     key("interrogation"),
     Row("status", "status", OBSERVED, required=True),
+    THERAPY,
     Always("code", local("pump-interrogation")),
     SUBJECT,
     Row("pump", "focus[0]", PUMP, required=True),

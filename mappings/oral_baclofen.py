@@ -14,7 +14,7 @@ from .envelope import Envelope, Event, Recorded, Strictly
 from .fields import Day, Part, Prose, Quantity, Whole
 from .paths import Json, copy
 from .rows import Always, Codec, Group, Issue, Mapping, Refused, Row
-from .shared_rows import SUBJECT, VERIFIER, VERSION, claim, event_status, key
+from .shared_rows import REQUESTER, SUBJECT, VERIFIER, VERSION, claim, event_status, key
 from .sources import Sources
 from .telling import Telling
 from .values import MG, PERSON, shown_quantity
@@ -134,6 +134,7 @@ ORDER = Mapping(
     Always("medicationCodeableConcept", BACLOFEN),
     SUBJECT,
     Row("occurred_at", "authoredOn", required=True),
+    REQUESTER,
     Row("performer", "recorder", PERSON),
     Row("reason", "reasonCode[0].text"),
     Row("note", "note[0].text"),

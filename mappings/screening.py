@@ -19,6 +19,7 @@ from .rows import Always, Codec, Derived, Group, Issue, Mapping, Row
 from .shared_rows import (
     OBSERVED,
     SUBJECT,
+    THERAPY,
     VERIFIER,
     VERSION,
     claim,
@@ -94,6 +95,7 @@ RESPONSE = Mapping(
     VERIFIER,
     key("screening"),
     Row("status", "status", OBSERVED, required=True),
+    THERAPY,
     Always("code", local("trial-response")),
     SUBJECT,
     Row("occurred_at", "effectiveDateTime", required=True),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import identity
-from .codes import definition, extension, sid, table
+from .codes import DATA_ABSENT_REASON, OBSERVATION_CATEGORY, bare, definition, extension, sid, table
 from .identity import business_value, split_value
 from .paths import Json
 from .rows import Always, Codec, Derived, Group, Refused, Row
@@ -15,9 +15,19 @@ STATUS = table({"final": "completed", "entered-in-error": "entered-in-error"})
 """Status of a Procedure, MedicationAdministration or ClinicalImpression."""
 OBSERVED = table({"final": "final", "entered-in-error": "entered-in-error"})
 """Status of an Observation."""
+THERAPY = Always("category[0]", bare(OBSERVATION_CATEGORY, "therapy"), strict=False)
+"""US Core asks for a category of every Observation; `therapy` is that of treatments, medication among them."""
 VERSION = Row("version", extension("itb-event-version", "valuePositiveInt"))
 VERIFIER = Row("verifier", extension("itb-verifier", "valueReference"), PERSON)
 """The second person, where the resource has no element for one."""
+
+
+def _no_requester(event: Json) -> Json:
+    return {"extension": [{"url": DATA_ABSENT_REASON, "valueCode": "unknown"}]}
+
+
+REQUESTER = Derived("requester", _no_requester)
+"""US Core (us-core-21) asks who ordered; an event says who programmed or recorded, which may be another."""
 
 
 def claim(profile: str) -> Always:

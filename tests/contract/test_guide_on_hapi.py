@@ -169,7 +169,11 @@ def test_the_searches_find_what_they_say(hapi: str) -> None:
             }
         ]
 
-    pump = store("itb-pump", lambda r: r.update(serialNumber=f"NGP{mark}"))
+    def pump_of_its_own(resource: Any) -> None:
+        named(resource)
+        resource["serialNumber"] = f"NGP{mark}"
+
+    pump = store("itb-pump", pump_of_its_own)
     assert found(f"Device?itb-serial=NGP{mark}") == [pump]
     order = store("itb-therapy-order", named)
     mode = part(EXAMPLES["itb-therapy-order"], "itb-infusion-mode")["valueCodeableConcept"]["coding"][0][

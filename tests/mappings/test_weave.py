@@ -24,7 +24,8 @@ def stored(event: Any) -> list[Any]:
     made = sorted(copy.deepcopy(encode(event)), key=lambda resource: not is_telling(resource))
     for number, resource in enumerate(made):
         resource["id"] = str(number)
-        resource["meta"] = {"versionId": "3", "lastUpdated": "2026-01-01T00:00:00Z", "tag": [CODING]}
+        stamps = {"versionId": "3", "lastUpdated": "2026-01-01T00:00:00Z"}
+        resource["meta"] = resource["meta"] | stamps | {"tag": [dict(CODING)]}
         for name in ("subject", "patient", "for"):
             if name in resource:
                 resource[name]["reference"] = "Patient/1"
