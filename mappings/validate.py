@@ -46,7 +46,7 @@ def _whole_holds(resource: Json) -> bool:
     if any(not holds(resource) for _, holds, _ in _rules_of(resource["resourceType"])):
         return False
     if "contained" not in resource:
-        return True
+        return resource["resourceType"] == "Bundle" or not _local_references(resource)
     issues: list[Issue] = []
     _whole(resource, "", issues)
     return not issues and not any(_rules_of(c["resourceType"]) for c in resource["contained"])
@@ -145,12 +145,13 @@ def _complex(type: str) -> Check:
                 held = True  # misshapen: said above, element by element
             if not held:
                 issues.append(Issue(path, id, words))
-        if is_resource and isinstance(value.get("contained"), list):
+        if is_resource and type != "Bundle" and not _CONTAINED.search(path):
             _whole(value, path, issues)
 
     return check
 
 
+_CONTAINED = re.compile(r"\.contained\[[0-9]+\]$")
 PRIMITIVES = {*PATTERNS, "boolean", "integer", "positiveInt", "unsignedInt", "decimal"}
 
 
@@ -271,7 +272,8 @@ def _rules_of(type: str) -> list[tuple[str, Holds, str]]:
 
 def _whole(resource: Json, path: str, issues: list[Issue]) -> None:
     """dom-2 to dom-5 and ref-1: what is contained, and what points to it."""
-    contained = [c for c in resource.get("contained", []) if isinstance(c, dict)]
+    listed = resource.get("contained")
+    contained = [c for c in listed if isinstance(c, dict)] if isinstance(listed, list) else []
     pointed = {value[1:] for value in _local_references(resource) if value != "#"}
     ids = [c["id"] for c in contained if isinstance(c.get("id"), str)]
     for index, inner in enumerate(contained):
@@ -285,6 +287,8 @@ def _whole(resource: Json, path: str, issues: list[Issue]) -> None:
             issues.append(Issue(f"{at}.meta", "dom-4", "a contained resource has no version"))
         if "security" in meta:
             issues.append(Issue(f"{at}.meta", "dom-5", "a contained resource has no security label"))
+    for twice in sorted({id for id in ids if ids.count(id) > 1}):
+        issues.append(Issue(path, "contained-id", f"{twice} is contained twice"))
     for missing in sorted(pointed - set(ids)):
         issues.append(Issue(path, "ref-1", f"#{missing} points to nothing contained"))
 
