@@ -76,10 +76,10 @@ bench: install hapi-build ## every benchmark, beside its rival in the same run
 	@set -e; for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark; done
 
 golden: install ## write golden files that are not there yet; FORCE=1 rewrites all, for you to read the diff
-	$(BIN)/python tests/golden.py $(if $(FORCE),--force)
+	PYTHONPATH=.:tests $(BIN)/python -m golden $(if $(FORCE),--force)
 
 docs: install ## the tables of README.md and docs/ that are made from code
-	$(BIN)/python tests/doc_tables.py
+	PYTHONPATH=.:tests $(BIN)/python -m doc_tables
 
 # --- running --------------------------------------------------------------------------------------------
 

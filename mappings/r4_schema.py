@@ -171,18 +171,23 @@ def _one(definition: Json, kind: str) -> Json:
         return {"type": "string", "pattern": f"^(?:{exact})$"}
     whole: Json = {"$ref": f"#/$defs/{kind}"}
     if kind == "CodeableConcept" and codes is not None:
-        return {"allOf": [whole, _bound(codes)]}
+        return {"allOf": [whole, _bound(codes, definition["system"])]}
     if kind == "Reference":
         return {"allOf": [whole, _aimed(definition.get("targets"))]}
     return whole
 
 
-def _bound(codes: list[str]) -> Json:
+def _bound(codes: list[str], system: str) -> Json:
     """A required binding: every coding is one of the codes."""
     return {
         "required": ["coding"],
         "properties": {
-            "coding": {"items": {"properties": {"code": {"enum": codes}}, "required": ["system", "code"]}}
+            "coding": {
+                "items": {
+                    "properties": {"system": {"const": system}, "code": {"enum": codes}},
+                    "required": ["system", "code"],
+                }
+            }
         },
     }
 

@@ -179,11 +179,11 @@ def _one(kind: str, element: Json) -> Check:
     if kind in PRIMITIVES:
         return _primitive(kind, element.get("codes"))
     if kind == "CodeableConcept" and element.get("codes") in table()["codes"]:
-        return _bound(element["codes"])
+        return _bound(element["codes"], element["system"])
     return _later(kind)
 
 
-def _bound(codes: str) -> Check:
+def _bound(codes: str, system: str) -> Check:
     """A concept whose binding is required: one of its codings is in the value set."""
     whole, allowed = _later("CodeableConcept"), frozenset(table()["codes"][codes])
 
@@ -191,14 +191,16 @@ def _bound(codes: str) -> Check:
         whole(value, path, issues)
         codings = value.get("coding") if isinstance(value, dict) else None
         listed = codings if isinstance(codings, list) else []
-        if not any(_is_coding(c) and c["code"] in allowed for c in listed):
+        if not any(_code(c, system) in allowed for c in listed):
             issues.append(Issue(path, "required-binding", f"no coding is in the value set {codes}"))
 
     return check
 
 
-def _is_coding(coding: Any) -> bool:
-    return isinstance(coding, dict) and isinstance(coding.get("code"), str) and "system" in coding
+def _code(coding: Any, system: str) -> str | None:
+    """The code of a coding in this system."""
+    code = coding.get("code") if isinstance(coding, dict) and coding.get("system") == system else None
+    return code if isinstance(code, str) else None
 
 
 def _later(kind: str) -> Check:

@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cache
 from itertools import islice
 from typing import Any
 
@@ -29,7 +30,7 @@ from strategies import EVENTS
 
 Json = Any
 SEED = 20250505
-EVENTS_OF_A_TYPE = 24
+EVENTS_OF_A_TYPE = 26
 PATIENTS = 40
 LEAST = 8
 """Cases of each kind, where there are so many."""
@@ -48,6 +49,7 @@ class Case:
 # --- valid ------------------------------------------------------------------------------------------------
 
 
+@cache
 def valid() -> list[Case]:
     """Distinct resources that are valid R4: generated events, golden files, storylines, patients."""
     found: dict[bytes, Case] = {}
@@ -64,7 +66,7 @@ def _of_bundle(kind: str, name: str, bundle: Json) -> Iterator[Case]:
 
 def _golden() -> Iterator[Case]:
     for path in golden.GOLDEN:
-        yield from _of_bundle("golden", golden.case(path), golden.bundle(path))
+        yield from list(_of_bundle("golden", golden.case(path), golden.bundle(path)))[1:]
 
 
 def _storylines() -> Iterator[Case]:
@@ -72,7 +74,7 @@ def _storylines() -> Iterator[Case]:
         converter = Converter()
         for number, line in enumerate(path.read_bytes().splitlines()):
             bundle = converter.to_fhir(load_event(loads(line)))
-            yield from _of_bundle("storyline", f"{path.stem} {number}", bundle)
+            yield from list(_of_bundle("storyline", f"{path.stem} {number}", bundle))[1:]
 
 
 def _generated() -> Iterator[Case]:
@@ -581,7 +583,7 @@ BREAKS: dict[str, tuple[Wants, Damage]] = {
 
 
 VARIES |= {
-    "extension of theirs": (lambda p: p.kind not in PRIMITIVES and p.kind != "Resource", _extended),
+    "extension of theirs": (lambda p: p.kind not in {*PRIMITIVES, "Resource", "Extension"}, _extended),
     "extension of a primitive": (
         lambda p: p.kind in PRIMITIVES and p.index is None and f"_{p.key}" not in p.holder,
         _sibling({"extension": [{"url": "http://x.invalid/e", "valueCode": "x"}]}),
@@ -595,7 +597,7 @@ VARIES |= {
         lambda p: _is("string", "markdown")(p) and not _locates(p),
         _put("\u0416\u00e9\u4e2d\U0001f9e0 \u200f\u05d0", "a\u00a0b", "two\nlines", "<b>&amp;"),
     ),
-    "trailing zero": (_is("decimal"), _changed(_trailing_zero)),
+    "trailing zero": (lambda p: p.kind == "decimal" and p.parent != "Count", _changed(_trailing_zero)),
     "year alone": (_is("date", "dateTime"), lambda p, _: None if p.parent == "Period" else p.put("2025")),
     "leap second": (
         lambda p: _is("dateTime")(p) and p.parent not in ("Period", "Task", "Appointment"),
@@ -623,7 +625,7 @@ VARIES |= {
         lambda p, _: p.put({"reference": f"https://x.invalid/fhir/{_targets(p)[0]}/1/_history/2"}),
     ),
     "logical reference": (
-        _is("Reference"),
+        lambda p: _is("Reference")(p) and not p.value.get("reference", "").startswith("#"),
         _put({"identifier": {"value": "1", "assigner": {"display": "x"}}}, {"display": "somebody"}),
     ),
     "absent for a reason": (

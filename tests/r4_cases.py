@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 Json = Any
@@ -204,10 +205,6 @@ CASES: dict[str, tuple[Json, Json]] = {
         _entry("collection", FOUND),
     ),
     "full-url": (_entry("collection", {"resource": PATIENT}), _entry("collection", FOUND)),
-    "search-id": (
-        _entry("searchset", {"fullUrl": URN, "resource": PATIENT}),
-        _entry("searchset", {"fullUrl": URN, "resource": PATIENT | {"id": "1"}}),
-    ),
     "bdl-9": (
         _entry("document", COMPOSITION, timestamp="2025-01-01T00:00:00Z"),
         _entry("document", COMPOSITION, timestamp="2025-01-01T00:00:00Z", identifier=ID),
@@ -441,6 +438,16 @@ SHAPES: dict[str, tuple[Json, str, str]] = {
         CONDITION | {"clinicalStatus": {"text": "active"}},
         "Condition.clinicalStatus",
         "required-binding",
+    ),
+    "required binding of a concept, other system": (
+        CONDITION | {"clinicalStatus": {"coding": [{"system": "http://x.invalid/codes", "code": "active"}]}},
+        "Condition.clinicalStatus",
+        "required-binding",
+    ),
+    "count with a fraction": (
+        _value("Count", {"value": Decimal("1.0"), "code": "1", "system": UCUM}),
+        "Patient.extension[0].valueCount",
+        "cnt-3",
     ),
     "reference target": (
         MA | {"subject": {"reference": "Device/1"}},
