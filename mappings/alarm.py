@@ -12,7 +12,7 @@ from .envelope import Event, PumpEnvelope, Recorded, in_order
 from .fields import Code, Moment
 from .paths import Json
 from .rows import Always, Codec, Derived, Group, Issue, Mapping, Refused, Row
-from .shared_rows import OBSERVED, SUBJECT, VERIFIER, VERSION, event_status, key, part_key
+from .shared_rows import OBSERVED, SUBJECT, VERIFIER, VERSION, claim, event_status, key, part_key
 from .sources import Sources
 from .telling import Telling
 from .values import PERSON, PUMP
@@ -56,8 +56,11 @@ def _period_in(found: Json) -> Json:
     return made | ({"ended_at": period.pop("end")} if "end" in period else {})
 
 
+KIND = concepts({k: local(v) for k, v in ALARMS.items()}, "itb-pump-alarm")
+
 ALARM = Mapping(
     Always("resourceType", "Observation"),
+    claim("itb-alarm"),
     VERSION,
     VERIFIER,
     key("alarm"),
@@ -71,12 +74,13 @@ ALARM = Mapping(
         Codec(lambda found: {"effectivePeriod": _period(found)}, _period_in),
     ),
     Row("performer", "performer[0]", PERSON),
-    Row("alarm", "valueCodeableConcept", concepts({k: local(v) for k, v in ALARMS.items()}), required=True),
+    Row("alarm", "valueCodeableConcept", KIND, required=True),
     Row("note", "note[0].text"),
 )
 
 FLAG = Mapping(
     Always("resourceType", "Flag"),
+    claim("itb-alarm-flag"),
     part_key("alarm-flag"),
     Derived("status", lambda event: event_status(event, "inactive" if "ended_at" in event else "active")),
     Always("category[0]", bare(FLAG_CATEGORY, "safety")),

@@ -13,7 +13,7 @@ from .envelope import Envelope, Event, Recorded
 from .fields import Part
 from .paths import Json
 from .rows import Always, Issue, Mapping, Row
-from .shared_rows import OBSERVED, SUBJECT, VERIFIER, VERSION, key
+from .shared_rows import OBSERVED, SUBJECT, VERIFIER, VERSION, claim, key
 from .sources import Sources
 from .telling import Telling
 from .values import PERSON
@@ -38,6 +38,7 @@ def issues(event: Event) -> list[Issue]:
 
 PANEL = Mapping(
     Always("resourceType", "Observation"),
+    claim("itb-assessment"),
     VERSION,
     VERIFIER,
     key("assessment"),

@@ -235,8 +235,8 @@ def table(pairs: dict[str, str]) -> Codec:
     return Codec(look(pairs), look(back))
 
 
-def concepts(pairs: dict[str, Any]) -> Codec:
-    """A word of the event ⇄ its CodeableConcept, found by any of its codings."""
+def concepts(pairs: dict[str, Any], value_set: str = "") -> Codec:
+    """A word of the event ⇄ its CodeableConcept, found by any of its codings; `value_set` lists them."""
     back = {(c["system"], c["code"]): word for word, concept in pairs.items() for c in concept["coding"]}
 
     def to_fhir(word: str) -> Any:
@@ -249,12 +249,12 @@ def concepts(pairs: dict[str, Any]) -> Codec:
                 return word
         raise Refused("code", f"unknown concept; known: {', '.join(pairs)}")
 
-    return Codec(to_fhir, from_fhir)
+    return Codec(to_fhir, from_fhir, value_set=value_set, concepts=tuple(pairs.values()))
 
 
-def local_concepts(prefix: str, *words: str) -> Codec:
+def local_concepts(prefix: str, *words: str, value_set: str = "") -> Codec:
     """Words ⇄ CodeableConcepts of the local codes `prefix` + word."""
-    return concepts({word: local(f"{prefix}{word}") for word in words})
+    return concepts({word: local(f"{prefix}{word}") for word in words}, value_set)
 
 
 MODES = {
@@ -265,3 +265,4 @@ MODES = {
     "stopped": "stopped",
 }
 """Program modes of the event JSON and their local codes (docs/fhir.md, "Program")."""
+MODE = concepts({mode: local(code) for mode, code in MODES.items()}, "itb-program-mode")

@@ -17,13 +17,13 @@ from .codes import (
     concepts,
     definition,
     extension,
-    local,
+    local_concepts,
 )
 from .envelope import Event, PumpEnvelope, Recorded, in_order
 from .fields import Code, Moment, Prose
 from .paths import Json
 from .rows import Always, Codec, Group, Issue, Mapping, Refused, Row
-from .shared_rows import SUBJECT, VERIFIER, VERSION, key
+from .shared_rows import SUBJECT, VERIFIER, VERSION, claim, key
 from .sources import Sources
 from .telling import Telling
 from .values import PERSON, PUMP
@@ -40,7 +40,9 @@ PROBLEMS = (
     "erosion",
     "mri-effect",
 )
-SEVERITY = concepts({word: bare(ADVERSE_EVENT_SEVERITY, word) for word in ("mild", "moderate", "severe")})
+SEVERITY = concepts(
+    {word: bare(ADVERSE_EVENT_SEVERITY, word) for word in ("mild", "moderate", "severe")}, "itb-severity"
+)
 
 
 class ComplicationSchema(Recorded, PumpEnvelope):
@@ -91,9 +93,10 @@ CLINICAL = concepts({c: bare(CONDITION_CLINICAL, c) for c in ("active", "resolve
 
 PROBLEM = Mapping(
     Always("resourceType", "Condition"),
+    claim("itb-complication"),
     VERSION,
     VERIFIER,
-    Row("pump", extension("itb-pump", "valueReference"), PUMP, required=True),
+    Row("pump", extension("itb-affected-pump", "valueReference"), PUMP, required=True),
     key("complication"),
     Group(
         ("status", "ended_at"),
@@ -102,7 +105,7 @@ PROBLEM = Mapping(
     ),
     Always("category[0]", bare(CONDITION_CATEGORY, "problem-list-item")),
     Row("severity", "severity", SEVERITY),
-    Row("problem", "code", concepts({p: local(p) for p in PROBLEMS}), required=True),
+    Row("problem", "code", local_concepts("", *PROBLEMS, value_set="itb-problem"), required=True),
     SUBJECT,
     Row("occurred_at", "onsetDateTime", required=True),
     Row("performer", "recorder", PERSON),

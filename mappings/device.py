@@ -15,7 +15,7 @@ from .envelope import SERIAL, SERIAL_WORDS, Envelope, Event, Recorded, Strictly,
 from .fields import Code, Day, Line, Part, Quantity
 from .paths import Json
 from .rows import Always, Derived, Issue, Mapping, MappingError, Row
-from .shared_rows import SUBJECT, VERIFIER, VERSION, event_status, key, status_of
+from .shared_rows import SUBJECT, VERIFIER, VERSION, claim, event_status, key, status_of
 from .sources import Sources
 from .telling import Telling
 from .values import CM, ML, ML_PER_CM, PATIENT, PERSON, PUMP, ucum
@@ -94,6 +94,7 @@ def _mapping(kind: str) -> Mapping:
     code = f"itb-{kind}"
     return Mapping(
         Always("resourceType", "Device"),
+        claim(code),
         VERSION,
         Derived(f"identifier[system={sid('device')}].value", device_key, strict=True),
         key("device-event"),
@@ -126,6 +127,7 @@ def _use_status(event: Event) -> str:
 
 USE = Mapping(
     Always("resourceType", "DeviceUseStatement"),
+    claim("itb-device-use"),
     Derived(f"identifier[system={sid('device-use')}].value", device_key, strict=True),
     Derived("status", _use_status),
     SUBJECT,

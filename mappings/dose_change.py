@@ -29,7 +29,7 @@ from .fields import Code, Part, Prose
 from .limits import LIMITS, NO_LIMITS, Limits
 from .paths import MISSING, Json, copy, take
 from .rows import Always, Derived, Group, Issue, Mapping, MappingError, Row
-from .shared_rows import STATUS, SUBJECT, VERSION, key
+from .shared_rows import STATUS, SUBJECT, VERSION, claim, key
 from .sources import Sources
 from .telling import Telling
 from .values import ML, PATIENT, PERFORMERS, PERSON, PUMP, TIME_SPAN, UG, shown, shown_quantity, ucum
@@ -113,6 +113,7 @@ def _mode(side: str) -> Any:
 
 SESSION = Mapping(
     Always("resourceType", "Procedure"),
+    claim("itb-programming-session"),
     VERSION,
     Row("bridge.volume", part("itb-bridge", "volume", "valueQuantity"), ML),
     Row("bridge.duration", part("itb-bridge", "duration", "valueDuration"), TIME_SPAN),
@@ -141,11 +142,15 @@ CHANGE = Mapping(
 )
 """What the session's extension says of both programs; it must follow from them."""
 
+PROFILES = {"segment": "itb-infusion-segment", "bolus": "itb-bolus"}
+"""The profiles of the MedicationAdministrations, by kind of identifier."""
+
 PROGRAM_AFTER = part(DETAIL, "programAfter", "valueReference").steps
 PROGRAM_BEFORE = part(DETAIL, "programBefore", "valueReference").steps
 
 ORDER = Mapping(
     Always("resourceType", "MedicationRequest"),
+    claim("itb-therapy-order"),
     key("program"),
     Always("intent", "order"),
     SUBJECT,
@@ -271,6 +276,7 @@ def _administration(event: Event, kind: str, status: str, mode: str) -> Json:
     pump = identity.own("Device", "device", event["pump"])
     return {
         "resourceType": "MedicationAdministration",
+        "meta": {"profile": [definition(PROFILES[kind])]},
         "extension": [{"url": definition("itb-infusion-mode"), "valueCodeableConcept": local(mode)}],
         "identifier": [{"system": sid(kind), "value": value}],
         "status": status,

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from .codes import concepts, definition, extension, local
+from .codes import definition, extension, local, local_concepts
 from .envelope import Envelope, Event, Recorded
 from .fields import Flag, Line, Words
 from .paths import Json
 from .rows import Always, Codec, Group, Issue, Mapping, Row
-from .shared_rows import STATUS, SUBJECT, VERSION, key
+from .shared_rows import STATUS, SUBJECT, VERSION, claim, key
 from .sources import Sources
 from .telling import Telling
 from .values import PERFORMERS
@@ -48,7 +48,7 @@ def issues(event: Event) -> list[Issue]:
     return []
 
 
-TOPIC = concepts({topic: local(f"education-{topic}") for topic in TOPICS})
+TOPIC = local_concepts("education-", *TOPICS, value_set="itb-education-topic")
 TOPIC_URL = definition("itb-education-topic")
 AUDIENCE_URL = definition("itb-education-audience")
 
@@ -76,6 +76,7 @@ def _lists_in(found: Json) -> Json:
 
 LESSON = Mapping(
     Always("resourceType", "Procedure"),
+    claim("itb-education"),
     VERSION,
     Row("understood", extension("itb-education-understood", "valueBoolean")),
     Group(("topics", "audience"), ("extension",), Codec(_lists_out, _lists_in)),

@@ -30,6 +30,7 @@ from .shared_rows import (
     SUBJECT,
     VERIFIER,
     VERSION,
+    claim,
     event_status,
     key,
     part_key,
@@ -105,6 +106,7 @@ def issues(event: Event) -> list[Issue]:
 
 IMPRESSION = Mapping(
     Always("resourceType", "ClinicalImpression"),
+    claim("itb-evaluation"),
     VERSION,
     VERIFIER,
     key("evaluation"),
@@ -128,16 +130,17 @@ def _activity(event: Event) -> Json:
 
 INDICATION = Mapping(
     Always("resourceType", "Condition"),
+    claim("itb-indication"),
     Row(
         "indication.cause",
         at(f"extension[url={DUE_TO}]", "valueCodeableConcept"),
-        concepts(CAUSES),
+        concepts(CAUSES, "itb-cause"),
     ),
     part_key("indication"),
     Derived("clinicalStatus", _activity),
     Derived("verificationStatus", _certainty),
     Always("category[0]", bare(CONDITION_CATEGORY, "problem-list-item")),
-    Row("indication.kind", "code", concepts(INDICATIONS), required=True),
+    Row("indication.kind", "code", concepts(INDICATIONS, "itb-indication"), required=True),
     SUBJECT,
     Row("indication.onset_on", "onsetDateTime"),
     Derived("recordedDate", lambda event: event["occurred_at"]),
@@ -160,6 +163,7 @@ def _team_in(found: Json) -> Json:
 
 TEAM = Mapping(
     Always("resourceType", "CareTeam"),
+    claim("itb-care-team"),
     part_key("care-team"),
     Derived("status", lambda event: event_status(event, "active")),
     SUBJECT,
@@ -168,6 +172,7 @@ TEAM = Mapping(
 
 GOAL = Mapping(
     Always("resourceType", "Goal"),
+    claim("itb-goal"),
     numbered("goal"),
     status_of(
         "state",
@@ -182,6 +187,7 @@ GOAL = Mapping(
 
 MEDICINE = Mapping(
     Always("resourceType", "MedicationStatement"),
+    claim("itb-medicine-tried"),
     numbered("medicine-tried"),
     status_of("state", {"current": "active", "past": "completed"}, status="event.status"),
     Row("name", "medicationCodeableConcept.text", required=True),

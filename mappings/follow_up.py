@@ -12,7 +12,7 @@ from .envelope import Event, PumpEnvelope, Recorded, in_order
 from .fields import Code, Day, Moment, Prose
 from .paths import Json
 from .rows import Always, Codec, Group, Issue, Mapping, Row
-from .shared_rows import VERIFIER, VERSION, key, status_of
+from .shared_rows import VERIFIER, VERSION, claim, key, status_of
 from .sources import Sources
 from .telling import Telling
 from .values import PATIENT, PERSON, PUMP
@@ -85,6 +85,7 @@ def _alarm_in(found: Json) -> Json:
 
 TASK = Mapping(
     Always("resourceType", "Task"),
+    claim("itb-refill-due"),
     VERSION,
     VERIFIER,
     key("follow-up"),
@@ -132,14 +133,17 @@ def _who_in(found: Json) -> Json:
     return made
 
 
+PURPOSE = local_concepts("", *PURPOSES, value_set="itb-visit-purpose")
+
 VISIT = Mapping(
     Always("resourceType", "Appointment"),
+    claim("itb-visit"),
     VERSION,
     VERIFIER,
     key("follow-up"),
     status_of("state", VISIT_STATES),
     Always("serviceType[0]", local("pump-visit")),
-    Row("purpose", "appointmentType", local_concepts("", *PURPOSES), required=True),
+    Row("purpose", "appointmentType", PURPOSE, required=True),
     Row("reason", "description"),
     Row("starts_at", "start"),
     Row("ends_at", "end"),

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from .codes import LOCAL, MODES, component, concepts, local
+from .codes import LOCAL, MODE, MODES, component, local, local_concepts
 from .envelope import Event, PumpEnvelope, Recorded, Strictly
 from .fields import Code, Day, Line, Moment, Part, Quantity, Whole, refuse
 from .paths import Json
 from .rows import Always, Issue, Mapping, Row
-from .shared_rows import OBSERVED, SUBJECT, VERIFIER, VERSION, key
+from .shared_rows import OBSERVED, SUBJECT, VERIFIER, VERSION, claim, key
 from .sources import Sources
 from .telling import Telling
 from .values import ML, PERSON, PUMP, UG_PER_D, UG_PER_ML_QUANTITY
@@ -97,11 +97,9 @@ def issues(event: Event) -> list[Issue]:
     return []
 
 
-MODE = concepts({mode: local(code) for mode, code in MODES.items()})
-
-
 READING = Mapping(
     Always("resourceType", "Observation"),
+    claim("itb-interrogation"),
     VERSION,
     VERIFIER,
     key("interrogation"),
@@ -128,7 +126,7 @@ READING = Mapping(
 )
 
 ENTRY = Mapping(
-    Row("entry", "code", concepts({name: local(f"log-{name}") for name in LOG}), required=True),
+    Row("entry", "code", local_concepts("log-", *LOG, value_set="itb-log-entry"), required=True),
     Row("at", "valueDateTime", required=True),
 )
 """A component that holds an entry of the log."""

@@ -14,7 +14,7 @@ from .envelope import Envelope, Event, Recorded, Strictly
 from .fields import Day, Part, Prose, Quantity, Whole
 from .paths import Json, copy
 from .rows import Always, Codec, Group, Issue, Mapping, Refused, Row
-from .shared_rows import SUBJECT, VERIFIER, VERSION, event_status, key
+from .shared_rows import SUBJECT, VERIFIER, VERSION, claim, event_status, key
 from .sources import Sources
 from .telling import Telling
 from .values import MG, PERSON, shown_quantity
@@ -124,6 +124,7 @@ def _state_in(found: Json) -> Json:
 
 ORDER = Mapping(
     Always("resourceType", "MedicationRequest"),
+    claim("itb-oral-baclofen"),
     VERSION,
     VERIFIER,
     key("oral-baclofen"),

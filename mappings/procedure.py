@@ -8,12 +8,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from .codes import BACLOFEN, DEVICE_ACTION, INTRATHECAL, bare, concepts, definition, extension, local, part
+from .codes import (
+    BACLOFEN,
+    DEVICE_ACTION,
+    INTRATHECAL,
+    bare,
+    definition,
+    extension,
+    local,
+    local_concepts,
+    part,
+)
 from .envelope import SERIAL, SERIAL_WORDS, Event, PumpEnvelope, Recorded, Strictly, in_order
 from .fields import Code, Line, Moment, Part, Prose, Quantity
 from .paths import Json, copy
 from .rows import Always, Codec, Derived, Group, Issue, Mapping, Refused, Row
-from .shared_rows import STATUS, SUBJECT, VERSION, event_status, key, part_key
+from .shared_rows import STATUS, SUBJECT, VERSION, claim, event_status, key, part_key
 from .sources import Sources
 from .telling import Telling
 from .values import ML, PERFORMERS, PUMP, TIME_SPAN, UG, shown_quantity
@@ -116,7 +126,7 @@ def _devices_in(found: Json) -> Json:
     return made
 
 
-KIND = concepts({action: local(action) for action in ACTIONS})
+KIND = local_concepts("", *ACTIONS, value_set="itb-operation")
 
 
 def _performed_out(found: Json) -> Json:
@@ -136,6 +146,7 @@ def _performed_in(found: Json) -> Json:
 
 OPERATION = Mapping(
     Always("resourceType", "Procedure"),
+    claim("itb-procedure"),
     VERSION,
     Row("dead_space", extension("itb-catheter-dead-space", "valueQuantity"), ML),
     Row("prime.volume", part("itb-prime", "volume", "valueQuantity"), ML),
@@ -168,6 +179,7 @@ def _prime_dose(event: Event) -> Json:
 
 PRIME = Mapping(
     Always("resourceType", "MedicationAdministration"),
+    claim("itb-bolus"),
     Derived(
         extension("itb-infusion-mode", "valueCodeableConcept"),
         lambda event: local("prime"),

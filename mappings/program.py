@@ -9,7 +9,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from .codes import BACLOFEN, DOSE_RATE_TYPE, INTRATHECAL, LOCAL, MODES, definition, extension, local
+from .codes import BACLOFEN, DOSE_RATE_TYPE, INTRATHECAL, MODE, MODES, definition, extension
 from .envelope import Strictly
 from .fields import Code, Line, Part, Quantity, Whole, Words
 from .limits import LIMITS, Limits
@@ -353,16 +353,6 @@ def dosage_issues(program: Json, resource: Json) -> list[Issue]:
     path = f"{resource['resourceType']}.dosageInstruction[{at}]"
     return [Issue(path, "U3", "does not agree with the program's mode, daily dose and steps")]
 
-
-def _mode_in(concept: Json) -> str:
-    modes = {local_code: mode for mode, local_code in MODES.items()}
-    for coding in concept["coding"]:
-        if coding.get("system") == LOCAL and coding.get("code") in modes:
-            return modes[coding["code"]]
-    raise Refused("code", f"unknown infusion mode; known: {', '.join(modes)}")
-
-
-MODE = Codec(lambda mode: local(MODES[mode]), _mode_in)
 
 PROGRAM = Mapping(
     Row("mode", extension("itb-infusion-mode", "valueCodeableConcept"), MODE, required=True),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 
 from . import identity
-from .codes import DATA_OPERATION, PROVENANCE_PARTICIPANT, sid
+from .codes import DATA_OPERATION, PROVENANCE_PARTICIPANT, definition, sid
 from .envelope import Event, is_retracted, version
 from .exact_json import dumps
 from .paths import Json
@@ -41,6 +41,7 @@ def encode(event: Event, resources: list[Json], recorded: str | None = None) -> 
     return {
         "resourceType": "Provenance",
         "id": provenance_id(event),
+        "meta": {"profile": [definition("itb-provenance")]},
         "target": [_target(resource) for resource in resources],
         "occurredDateTime": event["occurred_at"],
         "recorded": recorded or event["occurred_at"],

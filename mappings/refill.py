@@ -15,7 +15,7 @@ from .envelope import BRIDGE, Event, PumpEnvelope, Recorded, Strictly, bridge_is
 from .fields import Day, Flag, Line, Moment, Part, Prose, Quantity, Whole
 from .paths import Json, at
 from .rows import Always, Codec, Derived, Group, Issue, Mapping, Refused, Row
-from .shared_rows import STATUS, SUBJECT, VERSION, key
+from .shared_rows import STATUS, SUBJECT, VERSION, claim, key
 from .sources import Sources
 from .telling import Telling
 from .values import ML, PERFORMERS, PUMP, TIME_SPAN, UG_PER_ML, shown
@@ -168,6 +168,7 @@ FILL = "contained[id=fill]"
 
 REFILL = Mapping(
     Always("resourceType", "MedicationAdministration"),
+    claim("itb-refill"),
     Always(f"{FILL}.resourceType", "Medication"),
     Row("drug.name", f"{FILL}.code.text"),
     Row("drug.ndc", f"{FILL}.code.coding[system={NDC}].code"),

@@ -41,10 +41,17 @@ class Refused(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """How one value is written: `to_fhir` and `from_fhir` are inverse functions."""
+    """How one value is written: `to_fhir` and `from_fhir` are inverse functions.
+
+    What the guide says of it (mappings/ig): `holds` is part of every value that is written, `value_set` the
+    id of the ValueSet that lists `concepts`, all that it may be.
+    """
 
     to_fhir: Callable[[Json], Json]
     from_fhir: Callable[[Json], Json]
+    holds: Json = None
+    value_set: str = ""
+    concepts: tuple[Json, ...] = ()
 
 
 AS_IS = Codec(lambda value: value, lambda value: value)

@@ -14,7 +14,7 @@ from .fields import Code, Line, Moment, Whole
 from .members import Members, numbered
 from .paths import Json
 from .rows import Always, Codec, Group, Issue, Mapping, Refused, Row
-from .shared_rows import MEMBER_OBSERVED, MEMBER_SUBJECT
+from .shared_rows import MEMBER_OBSERVED, MEMBER_SUBJECT, claim
 from .values import read_ucum, ucum
 
 
@@ -112,7 +112,7 @@ def _value_in(found: Json) -> Json:
     return made
 
 
-SCALE = concepts({name: scale.concept for name, scale in SCALES.items()})
+SCALE = concepts({name: scale.concept for name, scale in SCALES.items()}, "itb-scale")
 VALUES = ("code", "valueCodeableConcept", "valueInteger", "valueQuantity")
 
 
@@ -139,6 +139,7 @@ def _scored_in(found: Json) -> Json:
 
 SCORE = Mapping(
     Always("resourceType", "Observation"),
+    claim("itb-score"),
     numbered("score"),
     MEMBER_OBSERVED,
     Always("category[0]", bare(OBSERVATION_CATEGORY, "survey")),

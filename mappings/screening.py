@@ -16,7 +16,17 @@ from .fields import Day, Flag, Line, Part, Prose, Quantity
 from .members import parted, same_patient
 from .paths import Json
 from .rows import Always, Codec, Derived, Group, Issue, Mapping, Row
-from .shared_rows import OBSERVED, SUBJECT, VERIFIER, VERSION, event_status, key, part_key, part_reference
+from .shared_rows import (
+    OBSERVED,
+    SUBJECT,
+    VERIFIER,
+    VERSION,
+    claim,
+    event_status,
+    key,
+    part_key,
+    part_reference,
+)
 from .sources import Sources
 from .telling import Telling
 from .values import PERSON, TIME_SPAN, UG, UG_PER_D, UG_PER_ML, shown_quantity
@@ -79,6 +89,7 @@ def _response_in(found: Json) -> Json:
 
 RESPONSE = Mapping(
     Always("resourceType", "Observation"),
+    claim("itb-screening"),
     VERSION,
     VERIFIER,
     key("screening"),
@@ -128,6 +139,7 @@ def _words(event: Event) -> str:
 
 BOLUS = Mapping(
     Always("resourceType", "MedicationAdministration"),
+    claim("itb-screening-bolus"),
     part_key("screening-bolus"),
     Derived("status", lambda event: event_status(event, "completed")),
     Group(

@@ -8,7 +8,7 @@ from . import identity
 from .codes import definition, extension, sid, table
 from .identity import business_value, split_value
 from .paths import Json
-from .rows import Codec, Derived, Group, Refused, Row
+from .rows import Always, Codec, Derived, Group, Refused, Row
 from .values import PATIENT, PERSON
 
 STATUS = table({"final": "completed", "entered-in-error": "entered-in-error"})
@@ -18,6 +18,11 @@ OBSERVED = table({"final": "final", "entered-in-error": "entered-in-error"})
 VERSION = Row("version", extension("itb-event-version", "valuePositiveInt"))
 VERIFIER = Row("verifier", extension("itb-verifier", "valueReference"), PERSON)
 """The second person, where the resource has no element for one."""
+
+
+def claim(profile: str) -> Always:
+    """The claim of a profile of our guide (mappings/ig); a resource without it is read all the same."""
+    return Always("meta.profile[0]", definition(profile), strict=False)
 
 
 def key(kind: str, path: str = "") -> Group:

@@ -45,7 +45,7 @@ def quantity(unit: str) -> Codec:
             raise Refused("unit", f"must be {unit}, not {value['unit']}")
         return ucum(value["value"], unit)
 
-    return Codec(to_fhir, lambda value: read_ucum(value, unit))
+    return Codec(to_fhir, lambda value: read_ucum(value, unit), holds={"system": UCUM, "code": unit})
 
 
 def quantity_in(*units: str) -> Codec:
@@ -60,7 +60,7 @@ def quantity_in(*units: str) -> Codec:
         code = value.get("code")
         return read_ucum(value, code if code in units else units[0])
 
-    return Codec(to_fhir, from_fhir)
+    return Codec(to_fhir, from_fhir, holds={"system": UCUM})
 
 
 def ratio(numerator: str, denominator: str) -> Codec:
@@ -79,7 +79,8 @@ def ratio(numerator: str, denominator: str) -> Codec:
             raise Refused("ratio", f"must be per 1 {denominator}, not per {below}")
         return {"value": above, "unit": unit}
 
-    return Codec(to_fhir, from_fhir)
+    above = {"system": UCUM, "code": numerator}
+    return Codec(to_fhir, from_fhir, holds={"numerator": above, "denominator": ucum(1, denominator)})
 
 
 ML = quantity("mL")

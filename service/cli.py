@@ -7,11 +7,12 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
 
-from mappings import Issue
+from mappings import Issue, MappingError
 from mappings.exact_json import dumps, lines
 from mappings.fields import issues_of
 from mappings.identity import SOURCE
@@ -145,6 +146,41 @@ def impact(old_ref: str, file: BinaryIO) -> None:
     sys.exit(1 if counts["identifier"] + counts["clinical"] + counts["refused"] else 0)
 
 
+# --- implementation guide -------------------------------------------------------------------------------
+
+
+@main.group()
+def ig() -> None:
+    """The ITB implementation guide: profiles, extensions, codes and searches."""
+
+
+@ig.command("build")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="the file to write  [default: itb-fhir-VERSION.tgz]",
+)
+@click.option(
+    "--examples",
+    type=click.File("rb", lazy=False),
+    help="events (JSON, one a line) whose resources go into the package as examples",
+)
+def ig_build(out: Path | None, examples: BinaryIO | None) -> None:
+    """Write the guide as a FHIR NPM package, for a FHIR server or validator to load."""
+    from mappings.ig import package
+
+    from . import guide
+
+    made = guide.definitions()
+    try:
+        shown = guide.examples([line for _, line in lines(examples)]) if examples else []
+    except MappingError as error:
+        raise click.ClickException(str(error)) from None
+    target = out or Path(f"itb-fhir-{made[-1]['version']}.tgz")
+    target.write_bytes(package(made, shown))
+    click.echo(f"{target}: {len(made)} definitions, {len(shown)} examples")
+
+
 # --- fixtures -------------------------------------------------------------------------------------------
 
 
@@ -214,6 +250,12 @@ def endpoints() -> None:
 @click.option(
     "--create-missing-patients", is_flag=True, help="for test servers only: an EHR owns its patients"
 )
+@click.option(
+    "--claim-profiles/--no-claim-profiles",
+    default=True,
+    show_default=True,
+    help="--no- for an EHR that refuses a claim of a profile it does not know (itb ig build)",
+)
 @click.option("--poll-seconds", type=click.IntRange(1), help="how often to read what changed there")
 @click.option("--header", multiple=True, metavar="NAME:VALUE", help="sent with every request")
 @click.option("--backfill", is_flag=True, help="also deliver what the ledger holds already")
@@ -221,6 +263,7 @@ def endpoints_add(
     name: str,
     url: str,
     create_missing_patients: bool,
+    claim_profiles: bool,
     poll_seconds: int | None,
     header: tuple[str, ...],
     backfill: bool,
@@ -233,7 +276,10 @@ def endpoints_add(
     from .store import deliveries
     from .store import endpoints as store_endpoints
 
-    options: dict[str, Any] = {"create_missing_patients": create_missing_patients}
+    options: dict[str, Any] = {
+        "create_missing_patients": create_missing_patients,
+        "claim_profiles": claim_profiles,
+    }
     if poll_seconds is not None:
         options["poll_seconds"] = poll_seconds
     if header:

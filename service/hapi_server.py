@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import queue
 import signal
 import subprocess
@@ -14,6 +16,10 @@ from pathlib import Path
 from typing import IO
 
 import click
+
+from mappings import ig
+
+from . import guide
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = ROOT / "fixtures" / "hapi"
@@ -67,11 +73,14 @@ def start_hapi(
     log_path: Path | None = None,
     search_cache_ms: int | None = None,
     allow_external_references: bool = False,
+    load_guide: bool = True,
 ) -> HapiServer:
     """Build the server where that is due, start it on loopback, wait until it answers.
 
-    `port` 0 takes a free one. `db` is the path of an H2 file or a JDBC URL of H2; None keeps it in memory.
-    `search_cache_ms` None answers every search anew (HAPI's own default is 60000). Raises `HapiUnavailable`.
+    With `load_guide` it has loaded our implementation guide (mappings/ig), and so knows the profiles that our
+    resources claim. `port` 0 takes a free one. `db` is the path of an H2 file or a JDBC URL of H2; None keeps
+    it in memory. `search_cache_ms` None answers every search anew (HAPI's own default is 60000). Raises
+    `HapiUnavailable`.
     """
     build_hapi()
     options: dict[str, object] = {
@@ -81,6 +90,8 @@ def start_hapi(
     }
     if db is not None:
         options["db"] = db if isinstance(db, str) else db.resolve()
+    if load_guide:
+        options["igPackage"] = _guide()
     if search_cache_ms is not None:
         options["searchCacheMillis"] = search_cache_ms
     log = log_path.open("a+") if log_path else tempfile.TemporaryFile("a+")  # noqa: SIM115 (outlives this)
@@ -100,6 +111,17 @@ def start_hapi(
         except BaseException:
             server.stop()
             raise
+
+
+def _guide() -> Path:
+    """The guide as this code says it, written where the server's build is; replaced whole."""
+    content = ig.package(guide.definitions())
+    target = PROJECT / "target" / f"itb-fhir-{hashlib.sha256(content).hexdigest()[:12]}.tgz"
+    if not target.exists():
+        part = target.with_suffix(f".{os.getpid()}")
+        part.write_bytes(content)
+        part.replace(target)
+    return target
 
 
 def build_hapi() -> None:
@@ -167,8 +189,15 @@ def _tail(log: IO[str]) -> str:
 @click.option("--port", default=0, help="0 takes a free port.")
 @click.option("--db", help="Path of an H2 file that keeps the content; without it the content is in memory.")
 @click.option("--search-cache-ms", type=int, help="How long HAPI may answer a search from an old result.")
+@click.option("--no-guide", is_flag=True, help="Do not load the ITB implementation guide.")
 @click.option("--allow-external-references", is_flag=True, help="Store references to other servers.")
-def main(port: int, db: str | None, search_cache_ms: int | None, allow_external_references: bool) -> None:
+def main(
+    port: int,
+    db: str | None,
+    search_cache_ms: int | None,
+    no_guide: bool,
+    allow_external_references: bool,
+) -> None:
     """Start a real HAPI FHIR R4 server on loopback; Ctrl-C stops it."""
     # As after Ctrl-C: the server is stopped in order.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -178,6 +207,7 @@ def main(port: int, db: str | None, search_cache_ms: int | None, allow_external_
             db=db if db is None or db.startswith("jdbc:") else Path(db),
             search_cache_ms=search_cache_ms,
             allow_external_references=allow_external_references,
+            load_guide=not no_guide,
         )
     except HapiUnavailable as reason:
         raise click.ClickException(str(reason)) from None

@@ -7,11 +7,15 @@ import sys
 import tomllib
 from pathlib import Path
 
+import golden
 from mappings.codes import DISPLAY, ITB
 from mappings.event import MAPPINGS
+from mappings.ig import pages
+from service import guide
 from service.settings import settings_table
 
 ROOT = Path(__file__).resolve().parent.parent
+GUIDE = ROOT / "docs" / "ig"
 PAGES = ("README.md", "docs/fhir.md")
 MARK = re.compile(r"(<!-- table:([a-z-]+) -->\n).*?(<!-- /table -->)", re.S)
 
@@ -48,6 +52,21 @@ TABLES = {
 }
 
 
+def guide_pages() -> dict[str, str]:
+    """The pages of the implementation guide, with an example of each profile out of the golden files."""
+    examples: dict[str, str] = {}
+    for path in golden.GOLDEN:
+        for entry in golden.bundle(path)["entry"]:
+            resource = entry["resource"]
+            (claimed,) = resource["meta"]["profile"]
+            examples.setdefault(claimed.rsplit("/", 1)[1], golden.pretty(resource))
+            for inside in resource.get("contained", ()):
+                name = {"fill": "itb-fill", "lot-2": "itb-fill-lot"}.get(inside["id"])
+                if name:
+                    examples.setdefault(name, golden.pretty(inside))
+    return pages(guide.definitions(), examples)
+
+
 def filled(page: str) -> str:
     """The page with its tables as the code says; KeyError for a table that nothing makes."""
     return MARK.sub(lambda m: f"{m[1]}{TABLES[m[2]]()}{m[3]}", page)
@@ -58,6 +77,14 @@ def main() -> None:
         path = ROOT / page
         path.write_text(filled(path.read_text()))
         print(page, file=sys.stderr)
+    GUIDE.mkdir(exist_ok=True)
+    made = guide_pages()
+    for old in GUIDE.glob("*.md"):
+        if old.name not in made:
+            old.unlink()
+    for name, text in made.items():
+        (GUIDE / name).write_text(text)
+    print(f"docs/ig: {len(made)} pages", file=sys.stderr)
 
 
 if __name__ == "__main__":

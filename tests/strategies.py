@@ -204,7 +204,8 @@ def _devices() -> st.SearchStrategy[dict[str, Any]]:
     return st.one_of(pump, catheter).map(_loaded)
 
 
-def _similar(event: dict[str, Any]) -> bool:
+def similar(event: dict[str, Any]) -> bool:
+    """Whether the dose changes by less than ten times, as U2 has it."""
     old = event.get("before", {}).get("daily_dose", {}).get("value")
     new = event["after"].get("daily_dose", {}).get("value")
     return not old or not new or max(old, new) < 10 * min(old, new)
@@ -217,7 +218,7 @@ def _dose_changes() -> st.SearchStrategy[dict[str, Any]]:
             required | {"after": program()},
             optional | {"before": program(), "reason": PROSE, "bridge": BRIDGE},
         )
-        .filter(_similar)
+        .filter(similar)
         .map(lambda raw: raw | ({"hold": "mri"} if raw["after"]["mode"] == "stopped" else {}))
         .map(_loaded)
     )

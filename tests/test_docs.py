@@ -33,6 +33,11 @@ def test_the_tables_are_those_of_the_code(page: str) -> None:
     assert text == doc_tables.filled(text), "run `make docs`"
 
 
+def test_the_pages_of_the_guide_are_those_of_the_code() -> None:
+    written = {page.name: page.read_text() for page in doc_tables.GUIDE.glob("*.md")}
+    assert written == doc_tables.guide_pages(), "run `make docs`"
+
+
 def test_every_mapping_has_its_table() -> None:
     text = (ROOT / "docs/fhir.md").read_text()
     assert {f"<!-- table:{name} -->" for name in EVENT_TYPES} <= set(re.findall("<!-- table:.*? -->", text))

@@ -58,6 +58,9 @@ class Options(Strictly):
     """How an EHR is treated."""
 
     create_missing_patients = Flag(metadata={"description": "for test servers only"})
+    claim_profiles = Flag(
+        metadata={"description": "false for an EHR that refuses a claim of a profile it does not know"}
+    )
     poll_seconds = Whole(1, 86_400)
     overlap_seconds = Whole(1, 86_400)
     headers = Headers()

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from mappings.fields import Moment, instant
 from service.problems import Refused
-from service.pump.ledger import pump_state, to_json
+from service.pump.ledger import BESIDE, pump_state, to_json
 from service.store import events
 from service.web import Blueprint, answer, caller, services
 
@@ -40,8 +40,13 @@ def _moment(query: Json) -> datetime:
 
 
 def _state(c: Connection, serial: str, at: datetime) -> Json:
-    found = [stored.event for stored in events.timeline(c, caller().tenant_id, serial)]
-    return to_json(pump_state(found, at)) | {"pump": serial} if found else None
+    tenant = caller().tenant_id
+    found = [stored.event for stored in events.timeline(c, tenant, serial)]
+    if not found:
+        return None
+    patient = (found[-1]["patient"]["system"], found[-1]["patient"]["value"])
+    near = events.beside(c, tenant, pump=serial, patient=patient, types=BESIDE)
+    return to_json(pump_state([*found, *(stored.event for stored in near)], at, pump=serial))
 
 
 @blueprint.route("", methods=["GET"])

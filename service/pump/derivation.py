@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+from .models import model_of
 from .reservoir import Thresholds, rounded
 from .run import Run
 
@@ -14,6 +15,7 @@ def derivation(run: Run, facts: dict[str, Any], thresholds: Thresholds) -> dict[
     words = {
         **_of_program(run, facts),
         **_of_reservoir(run, facts, thresholds),
+        **_of_pump(facts, thresholds),
         "path_volume": "V_path = implanted length * volume per length + pump tubing",
     }
     return {name: text for name, text in words.items() if facts.get(name) is not None}
@@ -73,6 +75,34 @@ def _of_reservoir(run: Run, facts: dict[str, Any], thresholds: Thresholds) -> di
             "ratio = (V_fill - actual) / (V_fill - expected)"
         )
     return words
+
+
+def _of_pump(facts: dict[str, Any], thresholds: Thresholds) -> dict[str, str]:
+    model = model_of(facts.get("device"), thresholds.models)
+    words = {}
+    if model is not None and facts.get("concentration") is not None:
+        strength = f"mL/d of a {model.name} * {shown(facts['concentration'])} mcg/mL"
+        words = {
+            "least_daily_dose": f"D = q * C = {model.least_flow} {strength}",
+            "greatest_daily_dose": f"D = q * C = {model.greatest_flow} {strength}",
+        }
+    limit = f"implant date + {model.service_years} years" if model is not None else ""
+    days = model.indicator_days if model is not None else None
+    eri = {
+        "service-life": f"{limit} - {days} d",
+        "interrogation": "as the newest interrogation forecasts; of a month its first day",
+        "reported": "as the pump reported it, in its log, by an alarm or at an interrogation",
+    }
+    eos = {
+        "service-life": limit,
+        "interrogation": f"ERI as forecast + {days} d",
+        "reported": f"ERI as reported + {days} d, or the day on which the pump reported its end of service",
+    }
+    return words | {
+        "eri_on": eri.get(facts.get("eri_decided_by") or "", ""),
+        "eos_on": eos.get(facts.get("eos_decided_by") or "", ""),
+        "plan_replacement_by": f"ERI - {thresholds.replacement_notice_months} months",
+    }
 
 
 def shown(value: Any) -> str:

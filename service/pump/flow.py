@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 from . import reservoir
@@ -20,19 +21,19 @@ WEEK = 7
 THURSDAY = DAYS.index("thu")  # 1970-01-01, day number 0, was one
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Flow:
     """Rates that repeat: (days, mL/d) stretches, of which the first one starts at day number `origin`."""
 
     cycle: tuple[tuple[Fraction, Fraction], ...]
     origin: Fraction = Fraction(0)
 
-    @property
+    @cached_property
     def length(self) -> Fraction:
         """Days of one cycle."""
         return sum((days for days, _ in self.cycle), Fraction(0))
 
-    @property
+    @cached_property
     def mean(self) -> Fraction:
         """Mean mL/d."""
         return sum((days * rate for days, rate in self.cycle), Fraction(0)) / self.length

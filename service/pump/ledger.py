@@ -19,14 +19,20 @@ from . import reservoir
 from .checks import open_issues
 from .derivation import derivation
 from .flow import boluses_per_day
+from .models import Model, model_of
 from .reservoir import THRESHOLDS, Thresholds, rounded
 from .run import Run, advance, alarm_day, empty_day, step
+from .service_life import ServiceLife, service_life
 from .state import BridgeState, PumpState, RefillCheck, to_json
+from .view import View
 
-__all__ = ["PumpState", "current", "pump_state", "to_json"]
+__all__ = ["BESIDE", "PumpState", "current", "pump_state", "to_json"]
 
-ORDER = {"device": 0, "refill": 1, "dose-change": 2}
-"""At one moment the device stands first, then what it is filled with, then how it is set."""
+FOLDED = ("device", "interrogation", "refill", "procedure", "dose-change")
+"""At one moment the device stands first, then what was read, filled, primed, and how the pump is set."""
+BESIDE = ("evaluation", "screening", "oral-baclofen", "procedure", "device")
+"""Records of the patient, or of another pump, that a pump's checks read too."""
+ORDER = {type: place for place, type in enumerate(FOLDED)}
 
 DEVICE_FACTS = (
     "manufacturer",
@@ -51,8 +57,8 @@ def current(events: Iterable[Event], at: datetime) -> list[Event]:
         known = newest.get(identity(event))
         if known is None or version(event) >= version(known):
             newest[identity(event)] = event
-    kept = [e for e in newest.values() if e["type"] in ORDER and not is_retracted(e) and occurred(e) <= at]
-    return sorted(kept, key=lambda e: (occurred(e), ORDER[e["type"]], *identity(e)))
+    kept = [e for e in newest.values() if not is_retracted(e) and occurred(e) <= at]
+    return sorted(kept, key=lambda e: (occurred(e), ORDER.get(e["type"], len(ORDER)), *identity(e)))
 
 
 def fold(events: Iterable[Event], thresholds: Thresholds, *, with_boluses: bool = False) -> Run:
@@ -63,32 +69,44 @@ def fold(events: Iterable[Event], thresholds: Thresholds, *, with_boluses: bool 
     return run
 
 
-def pump_state(events: Iterable[Event], at: datetime, thresholds: Thresholds = THRESHOLDS) -> PumpState:
-    """The state at `at` (aware) of the one pump that `events` are about; never raises on odd histories.
+def pump_state(
+    events: Iterable[Event], at: datetime, thresholds: Thresholds = THRESHOLDS, *, pump: str | None = None
+) -> PumpState:
+    """The state at `at` (aware) of a pump, the last one that `events` name if not said; never raises.
 
+    Events of the patient that name no pump, and of other pumps, may be among them: checks read them.
     Times are given in the offset of the pump's last record, cut to the second.
     """
     ordered = current(events, at)
-    run = fold(ordered, thresholds)
-    bolus = any("patient_bolus" in e["after"] for e in ordered if e["type"] == "dose-change")
-    worst = fold(ordered, thresholds, with_boluses=True) if bolus else run
-    zone = occurred(ordered[-1]).tzinfo if ordered else at.tzinfo
-    pump, catheter = _devices(ordered)
-    in_use = _in_use(pump, at)
+    serial = pump or next((_serial(e) for e in reversed(ordered) if _serial(e)), None)
+    told = [e for e in ordered if _serial(e) in (None, serial) or e.get("old_pump") == serial]
+    folded = [e for e in told if e["type"] in FOLDED and _serial(e) in (None, serial)]
+    run = fold(folded, thresholds)
+    bolus = any("patient_bolus" in e["after"] for e in folded if e["type"] == "dose-change")
+    worst = fold(folded, thresholds, with_boluses=True) if bolus else run
+    zone = occurred(folded[-1]).tzinfo if folded else at.tzinfo
+    device, catheter = _devices(folded)
+    in_use = _in_use(device, told, serial, at)
+    model = model_of(device, thresholds.models)
     facts: dict[str, Any] = {
-        "pump": next((_serial(e) for e in reversed(ordered) if _serial(e)), None),
-        "patient": ordered[-1]["patient"] if ordered else None,
-        "device": pump,
+        "pump": serial,
+        "patient": told[-1]["patient"] if told else None,
+        "device": device,
         "catheter": catheter,
         "in_use": in_use,
-        "path_volume": _path_volume(pump, catheter, thresholds),
+        "path_volume": _path_volume(model, catheter),
         **_programmed(run, at, zone),
         **_filled(run),
+        **_deliverable(run, model),
     }
+    life = ServiceLife()
     if in_use:
-        facts |= _dates(run, worst, at, zone, thresholds)
+        life = service_life(device, model, told, thresholds)
+        facts |= _dates(run, worst, at, zone, thresholds) | _service(life)
     state = PumpState(at=at, derivation=derivation(run, facts, thresholds), **facts)
-    return replace(state, open_issues=open_issues(state, run, worst, thresholds))
+    others = tuple((o, _used(o, ordered, at)) for o in _serials(ordered) if o != serial)
+    view = View(state, run, worst, tuple(told), model, life, others, thresholds)
+    return replace(state, open_issues=open_issues(view))
 
 
 def _serial(event: Event) -> str | None:
@@ -116,20 +134,58 @@ def _stays(device: Any) -> bool:
     return device.get("device_status") != "inactive" and "explanted_on" not in device
 
 
-def _in_use(pump: Any, at: datetime) -> bool:
-    if pump is None or _stays(pump):
+def _in_use(device: Any, told: list[Event], serial: str | None, at: datetime) -> bool:
+    """What the last operation on the pump did decides, then what its device record says."""
+    for event in reversed(told):
+        if event["type"] == "procedure" and event["action"] != "revision":
+            if event.get("old_pump") == serial or event["action"] == "explant":
+                return False
+            break
+    if device is None or _stays(device):
         return True
-    return str(pump.get("explanted_on", "")) > at.date().isoformat()
+    return str(device.get("explanted_on", "")) > at.date().isoformat()
 
 
-def _path_volume(pump: Any, catheter: Any, thresholds: Thresholds) -> Decimal | None:
+def _serials(ordered: list[Event]) -> list[str]:
+    """The pumps that have a device record."""
+    return list(dict.fromkeys(str(e["serial"]) for e in ordered if e.get("kind") == "pump"))
+
+
+def _used(serial: str, ordered: list[Event], at: datetime) -> bool:
+    told = [e for e in ordered if _serial(e) == serial or e.get("old_pump") == serial]
+    device, _ = _devices([e for e in told if _serial(e) == serial])
+    return _in_use(device, told, serial, at)
+
+
+def _path_volume(model: Model | None, catheter: Any) -> Decimal | None:
     """Catheter and pump tubing; None unless both are known."""
-    model = (pump or {}).get("model", "")
-    tubing = next((v for start, v in thresholds.tubing_volume if model.startswith(start)), None)
+    tubing = model.tubing_volume if model is not None else None
     if tubing is None or not {"implanted_length", "volume_per_length"} <= (catheter or {}).keys():
         return None
     length, per_cm = catheter["implanted_length"]["value"], catheter["volume_per_length"]["value"]
     return rounded(reservoir.path_volume(reservoir.catheter_volume(length, per_cm), tubing), 4)
+
+
+def _deliverable(run: Run, model: Model | None) -> dict[str, Any]:
+    """The least and greatest daily dose that the model can give of what is in the reservoir."""
+    if model is None or run.concentration is None or model.least_flow is None or model.greatest_flow is None:
+        return {}
+    return {
+        "least_daily_dose": rounded(reservoir.daily_dose(model.least_flow, run.concentration), 2),
+        "greatest_daily_dose": rounded(reservoir.daily_dose(model.greatest_flow, run.concentration), 2),
+    }
+
+
+def _service(life: ServiceLife) -> dict[str, Any]:
+    eri, eri_by = life.eri or (None, None)
+    eos, eos_by = life.eos or (None, None)
+    return {
+        "eri_on": eri,
+        "eri_decided_by": eri_by,
+        "eos_on": eos,
+        "eos_decided_by": eos_by,
+        "plan_replacement_by": life.plan_by,
+    }
 
 
 def _programmed(run: Run, at: datetime, zone: tzinfo | None) -> dict[str, Any]:

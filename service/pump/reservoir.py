@@ -7,11 +7,14 @@ of refill is cut to the second, or to the day, that came before it: never later.
 
 from __future__ import annotations
 
+from calendar import monthrange
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta, tzinfo
+from datetime import MAXYEAR, MINYEAR, UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal
 from fractions import Fraction
+
+from .models import MODELS, Model
 
 Number = Decimal | Fraction | int
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -33,14 +36,37 @@ class Thresholds:
     """mL, where a refill names none: the maker's recommendation (Sweeney, Neurosurgery 2004)."""
     discrepancy_volume: Decimal = Decimal(2)
     """mL between actual and expected residual, above which R2 speaks (best-practice poster, ASRA 2017)."""
+    dose_tolerance: Decimal = Decimal("0.01")
+    """Share by which boluses may exceed the daily dose they are part of, as for U3. A design choice."""
     bridge_tolerance: Decimal = Decimal("0.05")
     """Share by which a recorded bridge duration may differ from volume / flow. A design choice."""
-    tubing_volume: tuple[tuple[str, Decimal], ...] = (("8637", Decimal("0.199")), ("8667", Decimal("0.199")))
-    """mL of pump tubing by the beginning of the model's name; from memory of the manual, verify on site."""
-    service_years: int = 7
-    """SynchroMed II stops at 7 years at the latest (maker's page on pump replacement)."""
-    replacement_indicator_days: int = 90
-    """From the elective replacement indicator (ERI) to the end of service (same page)."""
+    doubling: int = 2
+    """New to old daily dose from which U2 speaks, and its inverse from which D6 does. A design choice."""
+    increase_percent_spinal: Decimal = Decimal(40)
+    increase_percent_cerebral: Decimal = Decimal(20)
+    """The largest increases that are published, at maintenance (Lioresal monograph, minclinic.eu)."""
+    decrease_percent: Decimal = Decimal(20)
+    """The largest decrease that is published (same monograph)."""
+    high_daily_dose: Decimal = Decimal(1000)
+    """ug/d, "not to exceed" in the same monograph; D1."""
+    usual_daily_dose: Decimal = Decimal(2000)
+    """ug/d, the most that is usually listed (pedmed.org)."""
+    long_effect_hours: int = 8
+    """A screening effect that lasts longer halves the first dose (Saulino 2015)."""
+    stopped_hours: int = 48
+    """A pump that stands still for longer gives a critical alarm (patient pages of the maker)."""
+    clock_skew_minutes: int = 5
+    """Between the pump's clock and the reading. A design choice."""
+    low_alarm_least: Decimal = Decimal(2)
+    """mL, below which R5 speaks: some patients withdrew above 2 mL (Sweeney, Neurosurgery 2004)."""
+    strengths: tuple[Decimal, ...] = (Decimal(500), Decimal(1000), Decimal(2000))
+    """ug/mL of products made for refills (openFDA NDC listings); others are diluted or compounded."""
+    injury_years: int = 1
+    """Between a brain injury and the implant (Lioresal screening page)."""
+    models: tuple[Model, ...] = MODELS
+    """What each pump model can do and how long it serves."""
+    replacement_notice_months: int = 3
+    """A replacement is booked at least that long before the indicator (Boster 2016)."""
     horizon_days: int = 36_525
     """A date further away than a century is no date: the pump as good as stands still. A design choice."""
 
@@ -82,6 +108,14 @@ def later_on(day: date, days: int) -> date | None:
         return day + timedelta(days=days)
     except OverflowError:
         return None
+
+
+def months_later(day: date, months: int) -> date | None:
+    """`day` + calendar months, the last day of a month that is too short; None beyond the calendar."""
+    year, month = divmod(12 * day.year + day.month - 1 + months, 12)
+    if not MINYEAR <= year <= MAXYEAR:
+        return None
+    return date(year, month + 1, min(day.day, monthrange(year, month + 1)[1]))
 
 
 def span_days(span: Mapping[str, Decimal | str]) -> Fraction:
@@ -219,9 +253,7 @@ def changed_dose(dose: Number, percent: Number) -> Fraction:
     return Fraction(dose) * (1 + Fraction(percent) / 100)
 
 
-def end_of_service(implanted_on: date, thresholds: Thresholds = THRESHOLDS) -> tuple[date, date]:
-    """The last day of (replacement indicator, service) of a pump with a service limit."""
-    year = implanted_on.year + thresholds.service_years
-    leap_day = (implanted_on.month, implanted_on.day) == (2, 29)
-    ends = implanted_on.replace(year=year, day=28) if leap_day else implanted_on.replace(year=year)
-    return ends - timedelta(days=thresholds.replacement_indicator_days), ends
+def end_of_service(implanted_on: date, service_years: int, indicator_days: int) -> tuple[date, date] | None:
+    """The last day of (replacement indicator, service) of a pump that stops after `service_years`."""
+    ends = months_later(implanted_on, 12 * service_years)
+    return (ends - timedelta(days=indicator_days), ends) if ends is not None else None

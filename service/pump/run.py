@@ -58,10 +58,18 @@ class Run:
     concentration: Decimal | None = None
     programming: Event | None = None
     refill: Event | None = None
-    residual: Residual | None = None
+    residuals: tuple[Residual, ...] = ()
+    """What each refill found, in order."""
     unbridged: tuple[Decimal, Decimal] | None = None
     missing_before: tuple[Event, Event] | None = None
     cut_bridge: Bridge | None = None
+    counted_from: Fraction | None = None
+    """When the pump's count of patient boluses was last read; None when what they draw changed since."""
+
+    @property
+    def residual(self) -> Residual | None:
+        """What the last refill found, or None."""
+        return self.residuals[-1] if self.residuals else None
 
     @property
     def program(self) -> Any:
@@ -70,11 +78,15 @@ class Run:
 
 
 def step(run: Run, event: Event, thresholds: Thresholds, *, with_boluses: bool = False) -> Run:
-    """The run after a refill or dose change; other events change nothing in the reservoir."""
+    """The run after a refill, dose change, interrogation or operation; nothing else changes the reservoir."""
     if event["type"] == "refill":
         return _refilled(advance(run, moment(event)), event, thresholds)
     if event["type"] == "dose-change":
         return _programmed(advance(run, moment(event)), event, with_boluses)
+    if event["type"] == "interrogation":
+        return _interrogated(advance(run, moment(event)), event, with_boluses)
+    if event["type"] == "procedure" and "prime" in event:
+        return _drawn(advance(run, moment(event)), Fraction(event["prime"]["volume"]["value"]))
     return run
 
 
@@ -87,13 +99,13 @@ def advance(run: Run, to: Fraction) -> Run:
     """The same run at a later day number, with the alarm and the emptying it passed on the way."""
     if run.volume is None or to <= run.clock:
         return replace(run, clock=max(to, run.clock))
-    alarm, empty = alarm_day(run), empty_day(run)
+    left = reservoir.expected_residual(run.volume, _rates(run, to))
     return replace(
         run,
         clock=to,
-        volume=reservoir.expected_residual(run.volume, _rates(run, to)),
-        alarm=alarm if alarm is not None and alarm <= to else None,
-        empty=empty if empty is not None and empty <= to else None,
+        volume=left,
+        alarm=alarm_day(run) if left <= run.alarm_volume else None,
+        empty=empty_day(run) if not left else None,
     )
 
 
@@ -141,11 +153,12 @@ def _refilled(run: Run, event: Event, thresholds: Thresholds) -> Run:
         return _broken_off(run, event)
     filled = Decimal(event["drug"]["concentration"]["value"])
     old = run.concentration
-    residual = None
+    residuals = run.residuals
     if run.volume is not None and run.refill is not None:
         actual = _value(event, "volume_removed")
         fill = Fraction(run.refill["volume_instilled"]["value"])
-        residual = Residual(event, fill, run.volume, Fraction(actual) if actual is not None else None)
+        found = Residual(event, fill, run.volume, Fraction(actual) if actual is not None else None)
+        residuals = (*residuals, found)
     low = _value(event, "low_alarm_volume")
     changed = old is not None and old != filled and not _bridged(run, event, filled)
     return replace(
@@ -156,11 +169,37 @@ def _refilled(run: Run, event: Event, thresholds: Thresholds) -> Run:
         empty=None,
         concentration=filled,
         refill=event,
-        residual=residual,
+        residuals=residuals,
         unbridged=(old, filled) if changed and old is not None else None,
         missing_before=None,
         cut_bridge=None,
+        counted_from=_still_counted(run),
     )
+
+
+def _still_counted(run: Run) -> Fraction | None:
+    """When a count that was read just now; an older one would mix what was drawn before and after."""
+    return run.counted_from if run.counted_from == run.clock else None
+
+
+def _drawn(run: Run, volume: Fraction) -> Run:
+    """The run after `volume` mL left the reservoir at once: a prime, or boluses that were counted."""
+    if run.volume is None:
+        return run
+    return replace(run, volume=max(run.volume - volume, Fraction(0)))
+
+
+def _interrogated(run: Run, event: Event, with_boluses: bool) -> Run:
+    """The boluses that were given since the last reading, where each of them is known to be of one size.
+
+    The run `with_boluses` has counted every one that was allowed.
+    """
+    program = run.program or {"mode": "stopped"}
+    bolus = program.get("patient_bolus") if program["mode"] != "stopped" else None
+    given = event.get("patient_boluses", {}).get("delivered")
+    if bolus is not None and given and run.counted_from is not None and not with_boluses:
+        run = _drawn(run, given * reservoir.flow(bolus["dose"]["value"], program["concentration"]["value"]))
+    return replace(run, counted_from=run.clock)
 
 
 def _broken_off(run: Run, event: Event) -> Run:
@@ -211,6 +250,7 @@ def _programmed(run: Run, event: Event, with_boluses: bool) -> Run:
         unbridged=unbridged,
         cut_bridge=cut or run.cut_bridge,
         missing_before=(run.programming, event) if missing and run.programming else run.missing_before,
+        counted_from=run.counted_from if same else _still_counted(run),
     )
 
 

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 LABEL = "informational, not for dosing decisions"
+WARNING, CRITICAL = "warning", "critical"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,13 @@ class PumpState:
     stability_on: date | None = None
     refill_by: date | None = None
     refill_by_decided_by: str | None = None
+    least_daily_dose: Decimal | None = None
+    greatest_daily_dose: Decimal | None = None
+    eri_on: date | None = None
+    eri_decided_by: str | None = None
+    eos_on: date | None = None
+    eos_decided_by: str | None = None
+    plan_replacement_by: date | None = None
     open_issues: tuple[OpenIssue, ...] = ()
     derivation: dict[str, str] = field(default_factory=dict)
 
@@ -80,6 +88,8 @@ UNITS = {
     "flow_rate": "mL/d",
     "daily_dose": "ug/d",
     "worst_case_daily_dose": "ug/d",
+    "least_daily_dose": "ug/d",
+    "greatest_daily_dose": "ug/d",
     "concentration": "ug/mL",
     "reservoir_volume": "mL",
     "low_alarm_volume": "mL",

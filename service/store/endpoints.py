@@ -14,6 +14,7 @@ from .times import stamp
 
 DEFAULT_OPTIONS: dict[str, Any] = {
     "create_missing_patients": False,
+    "claim_profiles": True,
     "poll_seconds": 5,
     "overlap_seconds": 300,
     "headers": {},

@@ -13,7 +13,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, func, insert, or_, select
 
 from mappings import exact_json
 from mappings.event import Event, identity, occurred, pump_of, version
@@ -180,6 +180,22 @@ def timeline(c: Connection, tenant_id: int, pump: str) -> list[StoredEvent]:
     )
     query = _current(tenant_id).where(events.c.pump == pump).order_by(events.c.occurred_utc, came)
     return [_stored(row) for row in c.execute(query)]
+
+
+def beside(
+    c: Connection, tenant_id: int, *, pump: str, patient: tuple[str, str], types: Sequence[str]
+) -> list[StoredEvent]:
+    """Current versions, of `types`, about the patient but not about this pump, as they happened.
+
+    A device that names no pump is none: nothing tells which pump it belongs to.
+    """
+    query = _current(tenant_id).where(
+        events.c.patient_system == patient[0],
+        events.c.patient_value == patient[1],
+        events.c.type.in_(types),
+        or_(events.c.pump != pump, and_(events.c.pump.is_(None), events.c.type != "device")),
+    )
+    return [_stored(row) for row in c.execute(query.order_by(events.c.occurred_utc, events.c.seq))]
 
 
 def current(

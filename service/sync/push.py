@@ -125,7 +125,7 @@ def _send(
         raise Unresolved(f"what would be sent is not valid: {'; '.join(issues[:5])}")
     patient = _patient(ehr, endpoint, event["patient"])
     with store.read() as c:
-        bundle = _bundle(due, _lookup(c, endpoint, due, patient))
+        bundle = _bundle(endpoint, due, _lookup(c, endpoint, due, patient))
     found = ehr.transaction(bundle)
     return (
         200,
@@ -262,10 +262,12 @@ def _lookup(c: Any, endpoint: Endpoint, due: list[Wanted], patient: str) -> iden
     return lookup
 
 
-def _bundle(due: list[Wanted], lookup: identity.Lookup) -> Json:
+def _bundle(endpoint: Endpoint, due: list[Wanted], lookup: identity.Lookup) -> Json:
     entries = []
     for one in due:
         resource = identity.rewrite_references(one.resource, lookup)
+        if not endpoint.options.get("claim_profiles", True):
+            resource = {name: value for name, value in resource.items() if name != "meta"}
         type = resource["resourceType"]
         if one.key[0] == "Provenance":
             request = {"method": "PUT", "url": f"Provenance/{one.key[1]}"}

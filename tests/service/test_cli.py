@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -333,3 +334,30 @@ def test_explain_names_the_field_of_each_element(itb: Site) -> None:
     told = loads(itb.fine("explain", "--json", stdin=dumps(REFILL)))
     assert len(told["elements"]) + len({e["resource"] for e in told["elements"]}) + 1 == len(out)
     assert itb("explain", stdin=b"{}").stderr.startswith("line 1: type: required:")
+
+
+def test_the_guide_is_written_as_a_package_with_examples(itb: Site, tmp_path: Path) -> None:
+    target, events = tmp_path / "guide.tgz", tmp_path / "events.ndjson"
+    events.write_bytes(dumps(REFILL))
+    done = itb("ig", "build", "--out", str(target), "--examples", str(events))
+    assert done.exit_code == 0, done.stderr
+    with tarfile.open(target) as package:
+        held = {name: loads(package.extractfile(name).read()) for name in package.getnames()}  # type: ignore[union-attr]
+    assert held["package/package.json"]["fhirVersions"] == ["4.0.1"]
+    index = held["package/.index.json"]["files"]
+    assert {f"package/{f['filename']}" for f in index} | {"package/package.json", "package/.index.json"} == {
+        name for name in held if "/example/" not in name
+    }
+    examples = [held[name] for name in held if name.startswith("package/example/") and "index" not in name]
+    assert {e["resourceType"] for e in examples} == {"MedicationAdministration", "Provenance"}
+    first = target.read_bytes()
+    itb("ig", "build", "--out", str(target), "--examples", str(events))
+    assert target.read_bytes() == first
+
+
+def test_a_bad_example_for_the_guide_is_named(itb: Site, tmp_path: Path) -> None:
+    events = tmp_path / "events.ndjson"
+    events.write_bytes(dumps({**REFILL, "type": "surprise"}))
+    done = itb("ig", "build", "--out", str(tmp_path / "x.tgz"), "--examples", str(events))
+    assert done.exit_code != 0 and "line 1: type" in done.stderr
+    assert not (tmp_path / "x.tgz").exists()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -11,71 +11,137 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mappings import load_event
+from mappings.exact_json import dumps
+from pump_events import (
+    SERIAL,
+    START,
+    about_patient,
+    at,
+    change,
+    device,
+    quantity,
+    refill,
+    simple,
+    told,
+)
 from service.pump.ledger import pump_state, to_json
 from service.pump.reservoir import Thresholds
 from service.pump.state import PumpState
-from strategies import program
+from strategies import EVENTS, program, similar
 
 Json = dict[str, Any]
 unhurried = settings(deadline=None)  # a busy machine is no failure
-START = datetime(2025, 1, 1, 12, tzinfo=UTC)
-PATIENT = {"system": "http://hospital.invalid/mrn", "value": "MRN009"}
-
-
-def at(days: float) -> datetime:
-    return START + timedelta(seconds=round(days * 86_400))
-
-
-def quantity(value: str | Decimal, unit: str) -> Json:
-    return {"value": Decimal(value), "unit": unit}
-
-
-def envelope(type: str, id: str, when: datetime) -> Json:
-    made: Json = {"type": type, "source": "clinic-a", "id": id, "patient": PATIENT, "pump": "NGP000009H"}
-    return made | {"occurred_at": when.strftime("%Y-%m-%dT%H:%M:%SZ")}
-
-
-def refill(id: str, days: float, *, strength: str = "500", volume: str = "20", **more: Any) -> Json:
-    drug = {"concentration": quantity(strength, "ug/mL"), "lot": "L1", "expires_on": "2030-01-01"}
-    filled = {"drug": drug, "volume_instilled": quantity(volume, "mL")}
-    return load_event(envelope("refill", id, at(days)) | filled | more)
-
-
-def simple(dose: str, strength: str = "500") -> Json:
-    return {
-        "mode": "simple",
-        "daily_dose": quantity(dose, "ug/d"),
-        "concentration": quantity(strength, "ug/mL"),
-    }
-
-
-def change(id: str, days: float, after: Json, before: Json | None = None, **more: Any) -> Json:
-    sides = ({"before": before} if before else {}) | {"after": after}
-    return load_event(envelope("dose-change", id, at(days)) | sides | more)
 
 
 def rules(state: PumpState) -> list[str]:
     return [issue.rule for issue in state.open_issues]
 
 
-DAYS = st.integers(0, 4000).map(lambda tenth: tenth / 40)
+DAYS = st.one_of(st.integers(0, 4000).map(lambda n: n / 40), st.integers(0, 9).map(lambda n: n * 10.0))
+"""Any of a hundred days, and a few of them often: records of one moment."""
+
+
+BRIDGE = st.sampled_from([{}, {"bridge": {"volume": quantity("0.3574", "mL")}}])
+STRENGTH = st.sampled_from(["500", "500.0", "2000"])
+MILLILITRES = st.sampled_from(["0", "3.5", "18"]).map(lambda value: quantity(value, "mL"))
+
+
+BOLUSES = {"patient_bolus": {"dose": quantity("50", "ug"), "max_per_day": 4}}
+
+
+def any_refill(draw: st.DrawFn, id: str, days: float) -> Json:
+    low = draw(st.sampled_from([{}, {"low_alarm_volume": quantity("3.0", "mL")}]))
+    filled = {"strength": draw(STRENGTH), "volume_removed": draw(MILLILITRES), **low, **draw(BRIDGE)}
+    return refill(id, days, **filled)
+
+
+def any_broken_refill(draw: st.DrawFn, id: str, days: float) -> Json:
+    parts = {"volume": draw(st.sampled_from(["0", "5"])), "volume_removed": draw(MILLILITRES)}
+    return refill(id, days, stopped_because="the port could not be found", **parts)
+
+
+def any_change(draw: st.DrawFn, id: str, days: float) -> Json:
+    before = draw(st.sampled_from([None, simple("100"), simple("100", "2000"), {"mode": "stopped"}]))
+    after = draw(program().filter(lambda made: before is None or similar({"before": before, "after": made})))
+    return change(id, days, after, before, **draw(BRIDGE))
+
+
+def any_hold(draw: st.DrawFn, id: str, days: float) -> Json:
+    return change(id, days, {"mode": "stopped"}, hold=draw(st.sampled_from(["mri", "temporary"])))
+
+
+def any_reading(draw: st.DrawFn, id: str, days: float) -> Json:
+    counted = draw(st.sampled_from([{}, {"delivered": 3}, {"delivered": 40, "denied": 2}, {"requested": 9}]))
+    log = [
+        {
+            "entry": draw(st.sampled_from(["motor-stall", "eri", "therapy-start"])),
+            "at": "2025-01-05T00:00:00Z",
+        }
+    ]
+    said = {"patient_boluses": counted} if counted else {}
+    return told("interrogation", id, days, eri_months=draw(st.integers(0, 9)), log=log, **said)
+
+
+def any_prime(draw: st.DrawFn, id: str, days: float) -> Json:
+    prime = {"volume": quantity(draw(st.sampled_from(["0.3", "0.75"])), "mL")}
+    return told("procedure", id, days, action=draw(st.sampled_from(["implant", "revision"])), prime=prime)
+
+
+def any_end(draw: st.DrawFn, id: str, days: float) -> Json:
+    if draw(st.booleans()):
+        return told("procedure", id, days, action="explant")
+    return told("procedure", id, days, action="replacement", old_pump=SERIAL, pump="NEW1")
+
+
+def any_device(draw: st.DrawFn, id: str, days: float) -> Json:
+    length = draw(st.sampled_from(["80", "72"]))
+    catheter = {"volume_per_length": quantity("0.0022", "mL/cm"), "implanted_length": quantity(length, "cm")}
+    pump = {"kind": "pump", "serial": SERIAL, "model": draw(st.sampled_from(["8637-20", "13827"]))}
+    pump |= draw(st.sampled_from([{}, {"implanted_on": "2018-03-01"}, {"explanted_on": "2025-02-01"}]))
+    return device(
+        id, days, **draw(st.sampled_from([pump, {"kind": "catheter", "parent": SERIAL, **catheter}]))
+    )
+
+
+def any_problem(draw: st.DrawFn, id: str, days: float) -> Json:
+    return told("complication", id, days, problem=draw(st.sampled_from(["withdrawal", "mri-effect"])))
+
+
+def any_alarm(draw: st.DrawFn, id: str, days: float) -> Json:
+    return told("alarm", id, days, alarm=draw(st.sampled_from(["motor-stall", "eos", "low-reservoir"])))
+
+
+def any_screening(draw: st.DrawFn, id: str, days: float) -> Json:
+    bolus = quantity(draw(st.sampled_from(["25", "50"])), "ug")
+    return about_patient("screening", id, days, bolus=bolus, responder=draw(st.booleans()))
+
+
+def any_bolus(draw: st.DrawFn, id: str, days: float) -> Json:
+    return change(id, days, simple(draw(st.sampled_from(["100", "140"]))) | BOLUSES)
+
+
+def any_bridge(draw: st.DrawFn, id: str, days: float) -> Json:
+    dose, new = draw(st.sampled_from(["100", "170"])), draw(st.sampled_from(["2000", "500"]))
+    bridge = {"volume": quantity("0.3574", "mL")}
+    return change(id, days, simple(dose, new), simple("100", draw(STRENGTH)), bridge=bridge)
+
+
+FLOW = (any_refill, any_broken_refill, any_change, any_hold, any_reading, any_prime, any_bolus, any_bridge)
+"""What changes the reservoir or how fast it empties."""
+REST = (any_end, any_device, any_problem, any_alarm, any_screening)
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> list[Json]:
-    """A first refill and then any programmings and refills, in any order of time."""
-    events = [refill("R-0", 0), change("P-0", 0, draw(program()))]
-    for index in range(draw(st.integers(0, 5))):
-        days = draw(DAYS)
-        if draw(st.booleans()):
-            strength = draw(st.sampled_from(["500", "500.0", "2000"]))
-            residual = quantity(draw(st.sampled_from(["0", "3.5", "18"])), "mL")
-            events.append(refill(f"R-{index + 1}", days, strength=strength, volume_removed=residual))
-        else:
-            bridge = draw(st.sampled_from([{}, {"bridge": {"volume": quantity("0.3574", "mL")}}]))
-            events.append(change(f"P-{index + 1}", days, draw(program()), **bridge))
+def histories(draw: st.DrawFn, kinds: tuple[Any, ...] = FLOW, fewest: int = 0) -> list[Json]:
+    """A first refill and programming, and then records of these kinds, in any order of time."""
+    first = draw(st.one_of(program(), st.just(simple("100") | BOLUSES)))
+    events = [refill("R-0", 0), change("P-0", 0, first)]
+    for index in range(draw(st.integers(fewest, 7))):
+        events.append(draw(st.sampled_from(kinds))(draw, f"E-{index + 1}", draw(DAYS)))
     return events
+
+
+EVERYTHING = histories(FLOW + REST)
 
 
 def numbers(state: PumpState) -> PumpState:
@@ -84,48 +150,124 @@ def numbers(state: PumpState) -> PumpState:
 
 
 @unhurried
-@given(histories().flatmap(lambda h: st.tuples(st.just(h), st.permutations(h))), DAYS)
+@given(EVERYTHING.flatmap(lambda h: st.tuples(st.just(h), st.permutations(h))), DAYS)
 def test_the_order_of_arrival_does_not_matter(orders: tuple[list[Json], list[Json]], days: float) -> None:
     sent, arrived = orders
-    assert pump_state(sent, at(days)) == pump_state(arrived, at(days))
+    assert pump_state(sent, at(days), pump=SERIAL) == pump_state(arrived, at(days), pump=SERIAL)
 
 
-@unhurried
-@given(histories(), DAYS, DAYS)
-def test_splitting_a_period_changes_no_number(events: list[Json], split: float, days: float) -> None:
-    running = pump_state(events, at(split)).program
-    again = load_event(envelope("dose-change", "P-split", at(split)) | {"before": running, "after": running})
-    times = {e["occurred_at"] for e in events}
-    if again["occurred_at"] in times:
+OF_A_PROGRAMMING = {"chain", "F3", "I1", "P2", "P4"}
+"""Rules that are right to speak, or to be silent, because a programmer was at the pump again."""
+
+
+@settings(deadline=None, max_examples=200)
+@given(histories((*FLOW, any_reading, any_reading, any_bridge), fewest=3), st.data(), DAYS)
+def test_splitting_a_period_changes_no_number_and_no_finding(
+    events: list[Json], data: st.DataObject, days: float
+) -> None:
+    """Anywhere, or soon after a record, where a bridge may run; seen at any time, or soon after the split."""
+    soon = st.sampled_from(events).map(lambda e: (moment(e) - START) / timedelta(days=1) + 0.5)
+    split = data.draw(st.one_of(DAYS, soon))
+    days = data.draw(st.sampled_from([days, split + 0.25, split + 15]))
+    now = max((e for e in events if e["type"] == "dose-change" and moment(e) <= at(split)), key=last)
+    held = {"hold": now["hold"]} if "hold" in now else {}
+    again = change("P-split", split, now["after"], now["after"], **held)
+    if again["occurred_at"] in {e["occurred_at"] for e in events}:
         return  # at one moment the ids decide which programming is the last one
-    assert numbers(pump_state([*events, again], at(days))) == numbers(pump_state(events, at(days)))
+    whole, parted = pump_state(events, at(days)), pump_state([*events, again], at(days))
+    assert numbers(parted) == numbers(whole)
+    assert set(rules(parted)) - OF_A_PROGRAMMING == set(rules(whole)) - OF_A_PROGRAMMING
+
+
+def moment(event: Json) -> datetime:
+    return datetime.fromisoformat(event["occurred_at"])
+
+
+def last(event: Json) -> tuple[datetime, str]:
+    return moment(event), event["id"]
 
 
 @unhurried
-@given(histories(), st.data(), DAYS)
+@given(histories(), st.data(), DAYS, DAYS)
+def test_a_record_that_does_nothing_to_the_pump_changes_no_number(
+    events: list[Json], data: st.DataObject, when: float, days: float
+) -> None:
+    more = data.draw(st.sampled_from([any_problem, any_screening]))
+    idle = st.composite(lambda draw: more(draw, "X-1", when))()
+    whole, beside = pump_state(events, at(days)), pump_state([*events, data.draw(idle)], at(days))
+    assert numbers(beside) == numbers(whole)
+
+
+@unhurried
+@given(histories(), histories(), DAYS)
+def test_another_pump_of_the_patient_changes_no_number(
+    events: list[Json], others: list[Json], days: float
+) -> None:
+    beside = [other | {"pump": "NEW1", "id": f"N{other['id']}"} for other in others]
+    both = pump_state([*events, *beside], at(days), pump=SERIAL)
+    assert numbers(both) == numbers(pump_state(events, at(days), pump=SERIAL))
+
+
+@unhurried
+@given(EVERYTHING, st.data(), DAYS)
 def test_a_correction_equals_having_been_right_the_first_time(
     right: list[Json], data: st.DataObject, days: float
 ) -> None:
+    """Whatever the wrong record said, at whatever time, of whatever type."""
     index = data.draw(st.integers(0, len(right) - 1))
-    wrong = dict(right[index])
-    if wrong["type"] == "refill":
-        wrong["volume_instilled"] = quantity("11", "mL")
-    else:
-        wrong["after"] = simple("123", "1000")
+    kind = data.draw(st.sampled_from(FLOW + REST))
+    wrong = data.draw(st.composite(lambda draw: kind(draw, right[index]["id"], draw(DAYS)))())
     corrected = right[index] | {"version": 2}
-    sent = [*right[:index], wrong, *right[index + 1 :], corrected]
-    assert pump_state(sent, at(days)) == pump_state(right, at(days))
+    sent = data.draw(st.permutations([*right[:index], wrong, *right[index + 1 :], corrected]))
+    assert pump_state(sent, at(days), pump=SERIAL) == pump_state(right, at(days), pump=SERIAL)
 
 
 @unhurried
-@given(histories(), st.data(), DAYS)
+@given(EVERYTHING, st.data(), DAYS)
 def test_a_record_entered_in_error_counts_as_never_sent(
     events: list[Json], data: st.DataObject, days: float
 ) -> None:
     index = data.draw(st.integers(1, len(events) - 1))
     retracted = [*events, events[index] | {"version": 2, "status": "entered-in-error"}]
     left = [e for i, e in enumerate(events) if i != index]
-    assert pump_state(retracted, at(days)) == pump_state(left, at(days))
+    assert pump_state(retracted, at(days), pump=SERIAL) == pump_state(left, at(days), pump=SERIAL)
+
+
+def of_one_pump(event: Json) -> Json:
+    names = [name for name in ("pump", "serial", "parent") if name in event]
+    return event | dict.fromkeys(names, SERIAL)
+
+
+@unhurried
+@given(st.lists(st.one_of(*EVENTS.values()).map(of_one_pump), max_size=8), st.integers(0, 60))
+def test_no_history_is_too_odd_for_a_state(events: list[Json], years: int) -> None:
+    state = pump_state(events, START + timedelta(days=365 * years), pump=SERIAL)
+    assert dumps(to_json(state))
+
+
+@unhurried
+@given(EVERYTHING, DAYS)
+def test_what_comes_later_does_not_count(events: list[Json], days: float) -> None:
+    known = [e for e in events if moment(e) <= at(days)]
+    assert pump_state(events, at(days), pump=SERIAL) == pump_state(known, at(days), pump=SERIAL)
+
+
+@unhurried
+@given(EVERYTHING, DAYS)
+def test_a_pump_that_was_taken_out_has_no_dates(events: list[Json], days: float) -> None:
+    state = pump_state(events, at(days), pump=SERIAL)
+    dates = (state.reservoir_volume, state.alarm_at, state.empty_at, state.refill_by, state.eri_on)
+    assert state.in_use or dates == (None,) * 5
+
+
+@unhurried
+@given(histories(), DAYS)
+def test_every_patient_bolus_never_brings_a_date_later(events: list[Json], days: float) -> None:
+    state = pump_state(events, at(days))
+    if state.alarm_at_worst_case is not None and state.alarm_at is not None:
+        assert state.alarm_at_worst_case <= state.alarm_at
+    if state.refill_by is not None and state.alarm_at is not None:
+        assert state.refill_by <= state.alarm_at.date()
 
 
 @unhurried
@@ -137,6 +279,11 @@ def test_a_volume_never_grows_between_refills_nor_falls_below_zero(
     earlier, later = pump_state(events, at(first)), pump_state(events, at(second))
     assert earlier.reservoir_volume is not None and later.reservoir_volume is not None
     assert min(earlier.reservoir_volume, later.reservoir_volume) >= 0
+    low, almost = later.low_alarm_volume, Decimal("0.0001")
+    assert low is not None
+    passed = later.alarm_at is not None and later.alarm_at <= at(second)
+    assert passed or later.reservoir_volume >= low - almost
+    assert not passed or later.reservoir_volume <= low + almost
     if earlier.last_refill_at == later.last_refill_at:
         assert later.reservoir_volume <= earlier.reservoir_volume
 
@@ -145,14 +292,14 @@ def test_a_volume_never_grows_between_refills_nor_falls_below_zero(
 @given(histories(), DAYS)
 def test_the_alarm_is_the_last_second_at_or_above_the_low_volume(events: list[Json], days: float) -> None:
     state = pump_state(events, at(days))
-    if state.alarm_at is None or state.alarm_at < at(days):
-        return
+    if state.alarm_at is None or state.alarm_at <= at(days):
+        return  # passed, or passed at once by a prime
     before = pump_state(events, state.alarm_at).reservoir_volume
     later = [e for e in events if at(days) < datetime.fromisoformat(e["occurred_at"])]
     if not later:
-        assert before is not None and before >= Decimal("2.0000")
+        assert before is not None and before >= state.low_alarm_volume
         after = pump_state(events, state.alarm_at + timedelta(seconds=1)).reservoir_volume
-        assert after is not None and after <= Decimal("2.0001")
+        assert after is not None and after <= state.low_alarm_volume + Decimal("0.0001")
 
 
 def test_a_pump_without_records_has_a_state() -> None:
@@ -226,12 +373,12 @@ def test_another_program_during_a_bridge_ends_it_and_says_so() -> None:
         change("P-1", 0, simple("100")),
         refill("R-2", 30, strength="2000"),
         change("P-2", 30, simple("100", "2000"), bridge={"volume": quantity("0.4", "mL")}),
-        change("P-3", 31, simple("200", "2000")),
+        change("P-3", 31, simple("120", "2000")),
     ]
     state = pump_state(events, at(32))
     assert state.bridge is None
     assert rules(state) == ["C3"]
-    assert state.reservoir_volume == Decimal(20) - Decimal("0.2") - Decimal("0.1")
+    assert state.reservoir_volume == Decimal(20) - Decimal("0.2") - Decimal("0.06")
 
 
 def test_a_bridge_recorded_for_another_time_than_it_needs_is_pointed_out() -> None:
@@ -310,6 +457,16 @@ def test_a_stopped_pump_has_no_alarm_but_a_stability_limit() -> None:
     assert (state.reservoir_volume, state.alarm_at, state.refill_by_decided_by) == (18, None, "stability")
 
 
+def test_a_hold_takes_nothing_out_of_the_reservoir() -> None:
+    """10 d and 5 d at 0.2 mL/d, with 3 d of standing still between them."""
+    held = change("P-2", 10, {"mode": "stopped"}, simple("100"), hold="mri")
+    resumed = change("P-3", 13, simple("100"), {"mode": "stopped"})
+    events = [refill("R-1", 0), change("P-1", 0, simple("100")), held, resumed]
+    assert pump_state(events, at(12)).reservoir_volume == 18
+    assert pump_state(events, at(18)).reservoir_volume == 17
+    assert pump_state(events, at(18)).alarm_at == at(93)
+
+
 def test_flex_is_integrated_step_by_step_on_the_pumps_own_clock() -> None:
     steps = [
         {"start": "06:00", "duration": quantity("12", "h"), "dose": quantity("90", "ug")},
@@ -347,12 +504,6 @@ def test_thresholds_are_a_sites_own() -> None:
     state = pump_state(events, at(0), Thresholds(refill_margin_days=7, low_alarm_volume=Decimal(4)))
     assert state.alarm_at == at(80)
     assert str(state.refill_by) == "2025-03-15"
-
-
-def device(id: str, days: float, **more: Any) -> Json:
-    made = envelope("device", id, at(days))
-    del made["pump"]
-    return load_event(made | more)
 
 
 def test_device_facts_add_up_and_an_explanted_pump_has_no_dates() -> None:
@@ -393,3 +544,107 @@ def test_a_refill_that_was_broken_off_leaves_what_was_not_taken_out(
     filled = {e["id"]: e["occurred_at"] for e in events}
     assert state.last_refill_at == filled[last_refill]
     assert state.concentration == Decimal("2000" if last_refill == "R-1" else "500")
+
+
+# --- primes and counted boluses ---------------------------------------------------------------------------
+
+
+def prime(days: float, volume: str = "0.4", **more: Any) -> Json:
+    return told("procedure", "O-1", days, action="implant", prime={"volume": quantity(volume, "mL")}, **more)
+
+
+def test_a_prime_is_taken_out_of_the_reservoir_after_the_fill_of_the_same_moment() -> None:
+    events = [refill("R-1", 0), prime(0), change("P-1", 0, simple("100"))]
+    assert pump_state(events, at(0)).reservoir_volume == Decimal("19.6")
+    assert pump_state(events, at(0)).alarm_at == at(88)
+    visit = refill("R-2", 50, volume_removed=quantity("9.6", "mL"))
+    found = pump_state([*events, visit], at(50)).last_refill
+    assert found is not None
+    assert (found.expected_residual, found.discrepancy) == (Decimal("9.6"), 0)
+
+
+def test_a_prime_that_takes_the_volume_below_the_alarm_raises_it_then() -> None:
+    events = [refill("R-1", 0), change("P-1", 0, simple("100")), prime(89)]
+    assert pump_state(events, at(90)).alarm_at == at(89)
+    assert pump_state(events, at(90)).empty_at == at(98)
+
+
+def test_a_prime_takes_no_more_than_is_there() -> None:
+    events = [refill("R-1", 0), change("P-1", 0, simple("100")), prime(99)]
+    assert pump_state(events, at(99)).reservoir_volume == 0
+
+
+def test_a_prime_before_the_first_refill_is_not_known_to_empty_anything() -> None:
+    assert pump_state([prime(-1), refill("R-1", 0)], at(0)).reservoir_volume == 20
+
+
+def test_a_prime_of_the_new_pump_takes_nothing_out_of_the_old_one() -> None:
+    swap = told(
+        "procedure",
+        "O-1",
+        5,
+        action="replacement",
+        pump="NEW1",
+        old_pump=SERIAL,
+        prime={"volume": quantity("0.4", "mL")},
+    )
+    events = [refill("R-1", 0), change("P-1", 0, simple("100")), swap]
+    visit = refill("R-2", 10, volume_removed=quantity("18", "mL"))
+    found = pump_state([*events, visit], at(10), pump=SERIAL).last_refill
+    assert found is not None and found.expected_residual == 18
+
+
+def counted(id: str, days: float, delivered: int) -> Json:
+    return told("interrogation", id, days, patient_boluses={"delivered": delivered})
+
+
+def test_boluses_that_were_counted_since_the_last_reading_are_consumed() -> None:
+    """10 of 50 mcg at 500 mcg/mL are 1 mL, beside 10 d * 0.2 mL/d."""
+    events = [counted("I-0", 0, 7), refill("R-1", 0), change("P-1", 0, simple("100") | BOLUSES)]
+    state = pump_state([*events, counted("I-1", 10, 10)], at(10))
+    assert state.reservoir_volume == 17
+    assert state.alarm_at == at(10 + 15 / Decimal("0.2"))
+    again = pump_state([*events, counted("I-1", 10, 10), counted("I-2", 20, 5)], at(20))
+    assert again.reservoir_volume == Decimal("14.5")
+
+
+def test_boluses_of_which_some_may_be_older_than_the_fill_or_the_setting_are_not_guessed() -> None:
+    set_to = change("P-1", 0, simple("100") | BOLUSES)
+    never_read = [refill("R-1", 0), set_to, counted("I-1", 10, 10)]
+    refilled = [counted("I-0", 0, 0), refill("R-0", 0), set_to, refill("R-1", 5), counted("I-1", 10, 10)]
+    other = {"patient_bolus": {"dose": quantity("25", "ug"), "max_per_day": 4}}
+    changed = [counted("I-0", 0, 0), refill("R-1", 0), set_to, change("P-2", 5, simple("100") | other)]
+    assert pump_state(never_read, at(10)).reservoir_volume == 18
+    assert pump_state(refilled, at(10)).reservoir_volume == 19
+    assert pump_state([*changed, counted("I-1", 10, 10)], at(10)).reservoir_volume == 18
+
+
+def test_a_programming_that_leaves_the_bolus_as_it_is_does_not_stop_the_count() -> None:
+    set_to = simple("100") | BOLUSES
+    events = [
+        counted("I-0", 0, 0),
+        refill("R-1", 0),
+        change("P-1", 0, set_to),
+        change("P-2", 5, set_to, set_to),
+    ]
+    assert pump_state([*events, counted("I-1", 10, 10)], at(10)).reservoir_volume == 17
+
+
+def test_a_stopped_pump_that_names_a_bolus_and_no_concentration_has_a_state() -> None:
+    events = [refill("R-1", 0), change("P-1", 0, {"mode": "stopped"} | BOLUSES)]
+    state = pump_state([*events, counted("I-1", 1, 0), counted("I-2", 2, 3)], at(3))
+    assert state.reservoir_volume == 20
+
+
+def test_the_worst_case_counts_no_bolus_twice() -> None:
+    events = [counted("I-0", 0, 0), refill("R-1", 0), change("P-1", 0, simple("100") | BOLUSES)]
+    # 18 mL at 300 ug/d of 500 ug/mL, whatever was counted
+    for more in ([], [counted("I-1", 10, 10)]):
+        assert pump_state([*events, *more], at(10)).alarm_at_worst_case == at(30)
+
+
+def test_one_pump_of_several_is_asked_for_by_its_serial() -> None:
+    events = [refill("R-1", 0), change("P-1", 0, simple("100"))]
+    other = refill("R-9", 1, pump="NEW1", volume="40")
+    assert pump_state([*events, other], at(1), pump=SERIAL).reservoir_volume == Decimal("19.8")
+    assert pump_state([*events, other], at(1)).pump == "NEW1"

@@ -118,8 +118,9 @@ def test_example_12_start_and_first_steps() -> None:
 
 
 def test_example_13_end_of_service() -> None:
-    assert reservoir.end_of_service(date(2019, 3, 10)) == (date(2025, 12, 10), date(2026, 3, 10))
-    assert reservoir.end_of_service(date(2020, 2, 29))[1] == date(2027, 2, 28)
+    assert reservoir.end_of_service(date(2019, 3, 10), 7, 90) == (date(2025, 12, 10), date(2026, 3, 10))
+    assert reservoir.end_of_service(date(2020, 2, 29), 7, 90) == (date(2026, 11, 30), date(2027, 2, 28))
+    assert reservoir.end_of_service(date(9999, 1, 1), 7, 90) is None
 
 
 def test_a_date_is_cut_and_never_rounded_later() -> None:

@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 
 from fakes import lose_answer
+from mappings.codes import definition
 from service.sync import push, retry, worker
 from service.sync.ehr import EhrError, Refused, Throttled, Unauthorized, Unreachable
 from service.sync.retry import Act, decide
@@ -224,6 +225,16 @@ def test_a_test_server_may_have_its_missing_patients_made(tmp_path: Path) -> Non
     site.send(DEVICE, REFILL)
     assert site.push() == {"sent": 2}
     assert len([k for k in site.ehr.history if k[0] == "Patient"]) == 1
+
+
+@pytest.mark.parametrize("claims", [True, False])
+def test_an_ehr_may_be_spared_the_claims_of_profiles(tmp_path: Path, claims: bool) -> None:
+    site = Site(tmp_path, create_missing_patients=True, claim_profiles=claims)
+    site.send(DEVICE, REFILL)
+    assert site.push() == {"sent": 2}
+    (refill,) = [v[-1] for k, v in site.ehr.history.items() if k[0] == "MedicationAdministration"]
+    claimed = refill["meta"].get("profile", [])
+    assert claimed == ([definition("itb-refill")] if claims else [])
 
 
 def test_a_late_dose_change_takes_its_place_in_the_chain(site: Site) -> None:

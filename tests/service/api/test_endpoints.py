@@ -36,6 +36,7 @@ def test_an_endpoint_is_added_listed_and_read(client: FlaskClient) -> None:
         "enabled": True,
         "options": {
             "create_missing_patients": False,
+            "claim_profiles": True,
             "poll_seconds": 60,
             "overlap_seconds": 300,
             "headers": {"Authorization": "(set)"},

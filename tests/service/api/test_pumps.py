@@ -100,3 +100,43 @@ def test_the_storylines_are_accepted_whole(client: FlaskClient, name: str) -> No
     assert '"conflict"' not in reply.text
     for pump in client.get("/api/v1/pumps").json["pumps"]:
         assert pump["label"] == "informational, not for dosing decisions"
+
+
+def test_what_is_known_of_the_patient_counts_for_the_checks(client: FlaskClient) -> None:
+    screening = {name: BASE[name] for name in ("source", "patient")} | {
+        "type": "screening",
+        "id": "S-1",
+        "occurred_at": "2025-01-03T09:00:00-06:00",
+        "bolus": q(25, "ug"),
+        "responder": True,
+    }
+    client.post("/api/v1/events", json=[FILL, START])
+    assert "D4" not in {issue["rule"] for issue in state(client)["open_issues"]}
+    client.post("/api/v1/events", json=screening)
+    (issue,) = [issue for issue in state(client)["open_issues"] if issue["rule"] == "D4"]
+    assert issue["arithmetic"] == "100 > 2 * 25 = 50 mcg/day"
+
+
+def test_a_pump_that_was_replaced_is_no_longer_in_use(client: FlaskClient) -> None:
+    pumps = [
+        {k: v for k, v in BASE.items() if k != "pump"}
+        | {"type": "device", "id": f"D-{serial}", "kind": "pump", "serial": serial, "model": "8637-20"}
+        for serial in (SERIAL, "NEW1")
+    ]
+    client.post("/api/v1/events", json=[*pumps, FILL, START])
+    assert "P4" in {issue["rule"] for issue in state(client)["open_issues"]}
+    replacement = BASE | {
+        "type": "procedure",
+        "id": "O-1",
+        "action": "replacement",
+        "pump": "NEW1",
+        "old_pump": SERIAL,
+        "occurred_at": "2025-02-10T12:00:00-06:00",
+    }
+    client.post("/api/v1/events", json=replacement)
+    assert (state(client)["in_use"], state(client)["reservoir_volume"]) == (False, None)
+    assert state(client, serial="NEW1")["in_use"]
+    before = state(client, "2025-02-09T12:00:00-06:00")
+    assert before["in_use"] and before["reservoir_volume"]["value"] == 18.8
+    for serial in (SERIAL, "NEW1"):
+        assert "P4" not in {issue["rule"] for issue in state(client, serial=serial)["open_issues"]}

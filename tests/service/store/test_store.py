@@ -245,6 +245,10 @@ def test_an_endpoint_keeps_what_it_was_told_over_the_defaults(store: Store) -> N
         ("ix_events_pump", lambda c: events.timeline(c, 1, SERIAL)),
         ("ix_events_pump", lambda c: events.current(c, 1, pump=SERIAL, type="device")),
         ("ix_events_patient", lambda c: events.search(c, 1, limit=9, patient=("s", PATIENT["value"]))),
+        (
+            "ix_events_patient",
+            lambda c: events.beside(c, 1, pump=SERIAL, patient=("s", PATIENT["value"]), types=("device",)),
+        ),
         ("ix_deliveries_lane", lambda c: deliveries.head(c, Lane(1, "x"))),
         ("ix_deliveries_lane", lambda c: deliveries.due_lanes(c, now=NOW)),
         ("ix_deliveries_event", lambda c: deliveries.of_event(c, 1)),
