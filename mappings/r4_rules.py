@@ -12,7 +12,7 @@ from typing import Any
 from .codes import CONDITION_CLINICAL, CONDITION_VERIFICATION, UCUM
 from .fields import instant
 from .paths import Json
-from .r4_table import RESOURCE_TYPES
+from .r4_table import ABSOLUTE, RESOURCE_TYPES
 
 Holds = Callable[[Json], bool]
 
@@ -79,6 +79,10 @@ def _measured(v: Json) -> bool:
     return ("code" in v or "value" not in v) and v.get("system", UCUM) == UCUM
 
 
+def _counted(v: Json) -> bool:
+    return _measured(v) and v.get("code", "1") == "1" and "." not in str(v.get("value", 1))
+
+
 def _first_type(v: Json) -> str | None:
     entries = _entries(v)
     return (entries[0].get("resource") or {}).get("resourceType") if entries else None
@@ -116,11 +120,37 @@ def _app_3(v: Json) -> bool:
     return {"start", "end"} <= v.keys() or v.get("status") in ("proposed", "cancelled", "waitlist")
 
 
-_ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_ABSOLUTE = re.compile(ABSOLUTE)
 
 
 def _reference_type(v: Json) -> bool:
-    return "type" not in v or v["type"] in RESOURCE_TYPES or bool(_ABSOLUTE.match(v["type"]))
+    if "type" not in v:
+        return True
+    named = _LITERAL.match(v["reference"]) if "reference" in v and "?" not in v["reference"] else None
+    if named and named.group(1) in RESOURCE_TYPES and named.group(1) != v["type"]:
+        return v["reference"].startswith(("#", "urn:"))
+    return v["type"] in RESOURCE_TYPES or bool(_ABSOLUTE.match(v["type"]))
+
+
+def _full_url(v: Json) -> bool:
+    """R4 Bundle, "Resource URL & Uniqueness rules": who each resource is, and nobody else."""
+    needed = v.get("type") in ("document", "message", "searchset", "history", "collection")
+    for entry in _entries(v):
+        resource, url = entry.get("resource"), entry.get("fullUrl")
+        if url is None:
+            if needed and resource is not None:
+                return False
+            continue
+        named = _LITERAL.match(url) if _ABSOLUTE.match(url) else None
+        if not _ABSOLUTE.match(url) or (
+            url.startswith("http")
+            and resource is not None
+            and named
+            and named.group(1) in RESOURCE_TYPES
+            and not url.endswith(f"/{resource.get('resourceType')}/{resource.get('id')}")
+        ):
+            return False
+    return True
 
 
 def _con_4(v: Json) -> bool:
@@ -165,7 +195,7 @@ RULES: list[tuple[tuple[str, ...], str, Holds, str]] = [
     ),
     (("Age",), "age-1", lambda v: _measured(v) and v.get("value", 1) > 0, "a positive time in UCUM"),
     (("Distance",), "dis-1", _measured, "a length in UCUM"),
-    (("Count",), "cnt-3", lambda v: _measured(v) and v.get("code", "1") == "1", "a whole number in UCUM 1"),
+    (("Count",), "cnt-3", _counted, "a whole number in UCUM 1"),
     (("Period",), "per-1", per_1, "the end lies before the start"),
     (
         ("Identifier",),
@@ -173,7 +203,19 @@ RULES: list[tuple[tuple[str, ...], str, Holds, str]] = [
         lambda v: "system" not in v or bool(_ABSOLUTE.match(v["system"])),
         "a system is an absolute URI",
     ),
-    (("Reference",), "reference-type", _reference_type, "the type is one of R4's resource types"),
+    (
+        ("Reference",),
+        "reference-type",
+        _reference_type,
+        "the type is one of R4's resource types, and that of the literal reference",
+    ),
+    (
+        ("Reference",),
+        "literal-reference",
+        lambda v: not re.search(r"\s", v.get("reference", "")),
+        "a literal reference is a URL",
+    ),
+    (("Bundle",), "full-url", _full_url, "a fullUrl is absolute and names its resource; a search has all"),
     (
         ("Ratio",),
         "rat-1",
@@ -412,7 +454,7 @@ RULES: list[tuple[tuple[str, ...], str, Holds, str]] = [
 """(types, R4 id, whether it holds, words). Those over what is contained are in `validate._whole`."""
 
 
-BEYOND = frozenset({"absolute-uri", "reference-type"})
+BEYOND = frozenset({"absolute-uri", "reference-type", "literal-reference", "full-url", "contained-id"})
 """Rules that are no invariants of R4 but follow from its text, and that HL7's validator checks too."""
 
 NOT_CHECKED = {

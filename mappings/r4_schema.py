@@ -13,7 +13,7 @@ import jsonschema_rs
 
 from .codes import UCUM
 from .paths import Json
-from .r4_table import CHECKED, PATTERNS, RESOURCE_TYPES, table
+from .r4_table import ABSOLUTE, CHECKED, OID, PATTERNS, RESOURCE_TYPES, UUID, table
 
 FRAGMENTS: dict[str, Json] = {
     "qty-3": {"dependentRequired": {"code": ["system"]}},
@@ -34,7 +34,8 @@ FRAGMENTS: dict[str, Json] = {
     "tim-10": {"not": {"required": ["timeOfDay", "when"]}},
     "mad-1": {"anyOf": [{"required": ["dose"]}, {"required": ["rateRatio"]}, {"required": ["rateQuantity"]}]},
     "per-1": {"r4-per-1": True},
-    "absolute-uri": {"properties": {"system": {"pattern": "^[A-Za-z][A-Za-z0-9+.-]*:"}}},
+    "absolute-uri": {"properties": {"system": {"pattern": f"^{ABSOLUTE}"}}},
+    "literal-reference": {},  # see _aimed
     "reference-type": {"properties": {"type": {"enum": sorted(RESOURCE_TYPES)}}},
     "app-1": {"required": ["actor"]},
     "ctm-1": {"properties": {"onBehalfOf": False}},
@@ -54,6 +55,9 @@ NUMBERS: dict[str, Json] = {
 }
 VISIBLE = r"[^\s\x1c-\x1f\x85]"
 """What is no white space for Python: JSON Schema's own \\S would let these pass."""
+URI = rf"(?:[^u\s]\S*|urn:[^ou\s]\S*|{OID}|{UUID})".replace(r"\s", r"\s\x1c-\x1f\x85").replace(r"\S", VISIBLE)
+"""Nearly every URI, without looking ahead for OIDs and UUIDs that are none."""
+CANONICAL = f"https?://{VISIBLE}+|{OID}|{UUID}"
 REGEX = jsonschema_rs.RegexOptions()
 """Linear in the length of what is matched; no pattern here looks around."""
 
@@ -161,27 +165,50 @@ def _one(definition: Json, kind: str) -> Json:
             return {"type": "string", "enum": codes}
         if kind in ("string", "markdown"):
             return {"type": "string", "pattern": VISIBLE}
-        exact = PATTERNS[kind].replace(r"[^\s]", VISIBLE).replace(r"\S", VISIBLE)
+        exact = PATTERNS[kind].replace(r"[^\s]", VISIBLE)
+        if kind in ("uri", "url", "canonical"):
+            exact = CANONICAL if kind == "canonical" else URI
         return {"type": "string", "pattern": f"^(?:{exact})$"}
     whole: Json = {"$ref": f"#/$defs/{kind}"}
     if kind == "CodeableConcept" and codes is not None:
-        return {"allOf": [whole, _bound(codes)]}
-    if kind == "Reference" and definition.get("targets"):
-        return {"allOf": [whole, _aimed("|".join(definition["targets"]), definition["targets"])]}
+        return {"allOf": [whole, _bound(codes, definition["system"])]}
+    if kind == "Reference":
+        return {"allOf": [whole, _aimed(definition.get("targets"))]}
     return whole
 
 
-def _bound(codes: list[str]) -> Json:
+def _bound(codes: list[str], system: str) -> Json:
     """A required binding: every coding is one of the codes."""
     return {
         "required": ["coding"],
         "properties": {
-            "coding": {"items": {"properties": {"code": {"enum": codes}}, "required": ["system", "code"]}}
+            "coding": {
+                "items": {
+                    "properties": {"system": {"const": system}, "code": {"enum": codes}},
+                    "required": ["system", "code"],
+                }
+            }
         },
     }
 
 
-def _aimed(types: str, targets: list[str]) -> Json:
-    """A Reference to one of the target types: contained, urn, or `Type/id`, `Type?query`."""
-    literal = rf"^(?:#[^/]*|urn:[^/]*|(?:{types})/[A-Za-z0-9.-]+|(?:{types})\?.*)$"
-    return {"properties": {"type": {"enum": targets}, "reference": {"pattern": literal}}}
+def _aimed(targets: list[str] | None) -> Json:
+    """A Reference to one of the target types: contained, urn, or `Type/id`, `Type?query` of its `type`."""
+    if targets is None:
+        return {"properties": {"reference": _literal(r"[A-Z][A-Za-z]+")}, **NO_TYPE_BESIDE}
+    branches = [{"properties": {"type": {"const": t}, "reference": _literal(t)}} for t in targets]
+    if len(targets) == 1:
+        return branches[0]
+    untyped = {"properties": {"type": False, "reference": _literal("|".join(targets))}}
+    return {"anyOf": [untyped, *branches]}
+
+
+def _literal(types: str) -> Json:
+    inside = r"[^/\s\x1c-\x1f\x85]*"
+    return {"pattern": rf"^(?:#{inside}|urn:{inside}|(?:{types})/[A-Za-z0-9.-]+|(?:{types})\?{VISIBLE}*)$"}
+
+
+NO_TYPE_BESIDE = {
+    "anyOf": [{"properties": {"type": False}}, {"properties": {"reference": {"pattern": "^(?:#|urn:)"}}}]
+}
+"""Where any type may be meant, one that is said twice is left to `validate`."""

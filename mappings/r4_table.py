@@ -23,20 +23,25 @@ DAY = (
 DATE = rf"(?:{YEAR}(?:-(?:0[1-9]|1[0-2]))?|{DAY})"
 CLOCK = r"([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)(\.[0-9]+)?"
 ZONE = r"(Z|[+-]((0[0-9]|1[0-3]):[0-5][0-9]|14:00))"
+OID = r"urn:oid:[0-2](?:\.(?:0|[1-9][0-9]*))+"
+UUID = r"urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+URI = rf"(?:(?!urn:oid:|urn:uuid:)\S+|{OID}|{UUID})"
+"""An OID or UUID in a URI is written as one alone is (R4 uri: urn:uuid in small letters)."""
+ABSOLUTE = r"[A-Za-z][A-Za-z0-9+.-]*:"
 PATTERNS = {
     "id": r"[A-Za-z0-9\-.]{1,64}",
     "code": r"[^\s]+( [^\s]+)*",
-    "uri": r"\S+",
-    "url": r"\S+",
-    "canonical": r"\S+",
-    "oid": r"urn:oid:[0-2](\.(0|[1-9]\d*))+",
-    "uuid": r"urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
+    "uri": URI,
+    "url": URI,
+    "canonical": rf"(?={ABSOLUTE}\S|#){URI}",
+    "oid": OID,
+    "uuid": UUID,
     "date": DATE,
     "dateTime": rf"(?:{DATE}|{DAY}T{CLOCK}{ZONE})",
     "instant": rf"{DAY}T{CLOCK}{ZONE}",
     "time": CLOCK,
-    "string": r"[\s\S]*\S[\s\S]*",
-    "markdown": r"[\s\S]*\S[\s\S]*",
+    "string": r"[\s\S]+",
+    "markdown": r"[\s\S]+",
     "base64Binary": r"(\s*([0-9a-zA-Z+/=]){4}\s*)+",
     "xhtml": r"[\s\S]+",
 }

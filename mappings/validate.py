@@ -46,7 +46,7 @@ def _whole_holds(resource: Json) -> bool:
     if any(not holds(resource) for _, holds, _ in _rules_of(resource["resourceType"])):
         return False
     if "contained" not in resource:
-        return True
+        return resource["resourceType"] == "Bundle" or not _local_references(resource)
     issues: list[Issue] = []
     _whole(resource, "", issues)
     return not issues and not any(_rules_of(c["resourceType"]) for c in resource["contained"])
@@ -145,12 +145,13 @@ def _complex(type: str) -> Check:
                 held = True  # misshapen: said above, element by element
             if not held:
                 issues.append(Issue(path, id, words))
-        if is_resource and isinstance(value.get("contained"), list):
+        if is_resource and type != "Bundle" and not _CONTAINED.search(path):
             _whole(value, path, issues)
 
     return check
 
 
+_CONTAINED = re.compile(r"\.contained\[[0-9]+\]$")
 PRIMITIVES = {*PATTERNS, "boolean", "integer", "positiveInt", "unsignedInt", "decimal"}
 
 
@@ -178,11 +179,11 @@ def _one(kind: str, element: Json) -> Check:
     if kind in PRIMITIVES:
         return _primitive(kind, element.get("codes"))
     if kind == "CodeableConcept" and element.get("codes") in table()["codes"]:
-        return _bound(element["codes"])
+        return _bound(element["codes"], element["system"])
     return _later(kind)
 
 
-def _bound(codes: str) -> Check:
+def _bound(codes: str, system: str) -> Check:
     """A concept whose binding is required: one of its codings is in the value set."""
     whole, allowed = _later("CodeableConcept"), frozenset(table()["codes"][codes])
 
@@ -190,14 +191,16 @@ def _bound(codes: str) -> Check:
         whole(value, path, issues)
         codings = value.get("coding") if isinstance(value, dict) else None
         listed = codings if isinstance(codings, list) else []
-        if not any(_is_coding(c) and c["code"] in allowed for c in listed):
+        if not any(_code(c, system) in allowed for c in listed):
             issues.append(Issue(path, "required-binding", f"no coding is in the value set {codes}"))
 
     return check
 
 
-def _is_coding(coding: Any) -> bool:
-    return isinstance(coding, dict) and isinstance(coding.get("code"), str) and "system" in coding
+def _code(coding: Any, system: str) -> str | None:
+    """The code of a coding in this system."""
+    code = coding.get("code") if isinstance(coding, dict) and coding.get("system") == system else None
+    return code if isinstance(code, str) else None
 
 
 def _later(kind: str) -> Check:
@@ -271,7 +274,8 @@ def _rules_of(type: str) -> list[tuple[str, Holds, str]]:
 
 def _whole(resource: Json, path: str, issues: list[Issue]) -> None:
     """dom-2 to dom-5 and ref-1: what is contained, and what points to it."""
-    contained = [c for c in resource.get("contained", []) if isinstance(c, dict)]
+    listed = resource.get("contained")
+    contained = [c for c in listed if isinstance(c, dict)] if isinstance(listed, list) else []
     pointed = {value[1:] for value in _local_references(resource) if value != "#"}
     ids = [c["id"] for c in contained if isinstance(c.get("id"), str)]
     for index, inner in enumerate(contained):
@@ -285,6 +289,8 @@ def _whole(resource: Json, path: str, issues: list[Issue]) -> None:
             issues.append(Issue(f"{at}.meta", "dom-4", "a contained resource has no version"))
         if "security" in meta:
             issues.append(Issue(f"{at}.meta", "dom-5", "a contained resource has no security label"))
+    for twice in sorted({id for id in ids if ids.count(id) > 1}):
+        issues.append(Issue(path, "contained-id", f"{twice} is contained twice"))
     for missing in sorted(pointed - set(ids)):
         issues.append(Issue(path, "ref-1", f"#{missing} points to nothing contained"))
 

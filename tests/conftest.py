@@ -18,6 +18,7 @@ import requests
 from hypothesis import settings
 
 from mappings.exact_json import dumps
+from mappings.r4_table import RESOURCE_TYPES
 from service.hapi_server import start_hapi
 
 settings.register_profile("same", derandomize=True, database=None, deadline=None)
@@ -40,11 +41,12 @@ def hapi(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def hapi_validate(hapi: str) -> Callable[[Any], list[Any]]:
-    """`hapi_validate(resource)`: the errors that HAPI's `$validate` finds."""
+    """`hapi_validate(resource)`: the errors that HAPI's `$validate` finds; threads may ask at once."""
     session = requests.Session()
 
     def validate(resource: Any) -> list[Any]:
-        url = f"{hapi}/{resource['resourceType']}/$validate"
+        type = resource.get("resourceType")
+        url = f"{hapi}/{type if type in RESOURCE_TYPES else 'Basic'}/$validate"
         headers = {"Content-Type": "application/fhir+json"}
         answer = session.post(url, data=dumps(resource), headers=headers, timeout=60)
         return [i for i in answer.json()["issue"] if i["severity"] in ("error", "fatal")]

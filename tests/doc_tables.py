@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 import golden
@@ -35,7 +36,16 @@ def codes_table() -> str:
     return "\n".join(["| local code | display |", "|---|---|", *rows]) + "\n"
 
 
+def validators_table() -> str:
+    """Where our validator and HAPI's differ."""
+    told = tomllib.loads((ROOT / "tests/contract/validator_beside_hapi.toml").read_text())
+    says = {"stricter": "refused here only", "missed": "refused by HAPI only"}
+    rows = [f"| {row['what']} | {says[side]} | {row['why']} |" for side in says for row in told[side]]
+    return "\n".join(["| what | verdict | why |", "|---|---|---|", *rows]) + "\n"
+
+
 TABLES = {
+    "validators": validators_table,
     "settings": settings_table,
     "codes": codes_table,
     **{name: (lambda name=name: mapping_table(name)) for name in MAPPINGS},

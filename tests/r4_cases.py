@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 Json = Any
@@ -82,9 +83,24 @@ def _certain(code: str) -> Json:
 
 
 P = {"resource": PATIENT, "request": REQUEST}
-MESSAGE = {"resource": {"resourceType": "MessageHeader"}}
-COMPOSITION = {"resource": {"resourceType": "Composition"}}
-ID = {"system": "s:x", "value": "1"}
+URN = "urn:uuid:53fefa32-fcbb-4ff8-8a92-55ee120877b7"
+MESSAGE = {
+    "fullUrl": URN,
+    "resource": {"resourceType": "MessageHeader", "eventUri": "urn:x:e", "source": {"endpoint": "urn:x:s"}},
+}
+COMPOSITION = {
+    "fullUrl": URN,
+    "resource": {
+        "resourceType": "Composition",
+        "status": "final",
+        "type": {"text": "x"},
+        "date": "2025-01-01",
+        "author": [S],
+        "title": "x",
+    },
+}
+FOUND = {"fullUrl": "http://x.invalid/Patient/1", "resource": PATIENT | {"id": "1"}}
+ID = {"system": "urn:x:s", "value": "1"}
 CASES: dict[str, tuple[Json, Json]] = {
     "qty-3": (_value("Quantity", {"code": "mL"}), _value("Quantity", {"code": "mL", "system": UCUM})),
     "drt-1": (
@@ -109,11 +125,15 @@ CASES: dict[str, tuple[Json, Json]] = {
     ),
     "absolute-uri": (
         PATIENT | {"identifier": [{"system": "mrn", "value": "1"}]},
-        PATIENT | {"identifier": [{"system": "urn:oid:1.2.3", "value": "1"}]},
+        PATIENT | {"identifier": [{"system": "urn:oid:2.16.840.1.113883.4.6", "value": "1"}]},
     ),
     "reference-type": (
         MA | {"subject": {"type": "Person1", "display": "x"}},
         MA | {"subject": {"type": "Patient", "display": "x"}},
+    ),
+    "literal-reference": (
+        MA | {"subject": {"reference": "Patient/a b"}},
+        MA | {"subject": {"reference": "Patient/a-b"}},
     ),
     "rat-1": (
         _value("Ratio", {"numerator": {"value": 1}}),
@@ -164,8 +184,8 @@ CASES: dict[str, tuple[Json, Json]] = {
     ),
     "bdl-1": (BUNDLE | {"total": 1}, {"resourceType": "Bundle", "type": "searchset", "total": 1}),
     "bdl-2": (
-        _entry("collection", {"resource": PATIENT, "search": {"mode": "match"}}),
-        _entry("searchset", {"resource": PATIENT, "search": {"mode": "match"}}),
+        _entry("collection", FOUND | {"search": {"mode": "match"}}),
+        _entry("searchset", FOUND | {"search": {"mode": "match"}}),
     ),
     "bdl-3": (_entry("transaction", {"resource": PATIENT}), _entry("transaction", P)),
     "bdl-4": (
@@ -182,8 +202,9 @@ CASES: dict[str, tuple[Json, Json]] = {
     ),
     "bdl-8": (
         _entry("collection", {"fullUrl": "http://x.invalid/Patient/1/_history/2", "resource": PATIENT}),
-        _entry("collection", {"fullUrl": "http://x.invalid/Patient/1", "resource": PATIENT}),
+        _entry("collection", FOUND),
     ),
+    "full-url": (_entry("collection", {"resource": PATIENT}), _entry("collection", FOUND)),
     "bdl-9": (
         _entry("document", COMPOSITION, timestamp="2025-01-01T00:00:00Z"),
         _entry("document", COMPOSITION, timestamp="2025-01-01T00:00:00Z", identifier=ID),
@@ -377,6 +398,10 @@ CASES: dict[str, tuple[Json, Json]] = {
         },
         MR | {"subject": {"reference": "#a"}, "contained": [{"resourceType": "Patient", "id": "a"}]},
     ),
+    "contained-id": (
+        MR | {"subject": {"reference": "#a"}, "contained": [{"resourceType": "Patient", "id": "a"}] * 2},
+        MR | {"subject": {"reference": "#a"}, "contained": [{"resourceType": "Patient", "id": "a"}]},
+    ),
     "ref-1": (
         MR | {"subject": {"reference": "#b"}, "contained": [{"resourceType": "Patient", "id": "a"}]},
         MR | {"subject": {"reference": "#a"}, "contained": [{"resourceType": "Patient", "id": "a"}]},
@@ -414,6 +439,16 @@ SHAPES: dict[str, tuple[Json, str, str]] = {
         "Condition.clinicalStatus",
         "required-binding",
     ),
+    "required binding of a concept, other system": (
+        CONDITION | {"clinicalStatus": {"coding": [{"system": "http://x.invalid/codes", "code": "active"}]}},
+        "Condition.clinicalStatus",
+        "required-binding",
+    ),
+    "count with a fraction": (
+        _value("Count", {"value": Decimal("1.0"), "code": "1", "system": UCUM}),
+        "Patient.extension[0].valueCount",
+        "cnt-3",
+    ),
     "reference target": (
         MA | {"subject": {"reference": "Device/1"}},
         "MedicationAdministration.subject",
@@ -440,6 +475,37 @@ SHAPES: dict[str, tuple[Json, str, str]] = {
         "structure",
     ),
     "no type at all": ({"status": "x"}, "None.resourceType", "resource-type"),
+    "oid in a uri": (
+        PATIENT | {"identifier": [{"system": "urn:oid:2.16.840.01", "value": "1"}]},
+        "Patient.identifier[0].system",
+        "format",
+    ),
+    "uuid in capitals": (
+        PATIENT | {"meta": {"source": "urn:uuid:53FEFA32-FCBB-4FF8-8A92-55EE120877B7"}},
+        "Patient.meta.source",
+        "format",
+    ),
+    "relative canonical": (
+        PATIENT | {"meta": {"profile": ["StructureDefinition/x"]}},
+        "Patient.meta.profile[0]",
+        "format",
+    ),
+    "type beside another literal": (
+        MA | {"subject": {"reference": "Group/1", "type": "Patient"}},
+        "MedicationAdministration.subject",
+        "reference-type",
+    ),
+    "pointing to nothing, nothing contained": (
+        MA | {"subject": {"reference": "#nowhere"}},
+        "MedicationAdministration",
+        "ref-1",
+    ),
+    "relative full url": (_entry("collection", FOUND | {"fullUrl": "Patient/1"}), "Bundle", "full-url"),
+    "full url of another": (
+        _entry("collection", FOUND | {"fullUrl": "http://x.invalid/Patient/2"}),
+        "Bundle",
+        "full-url",
+    ),
     "unknown type": ({"resourceType": "Pump"}, "Pump.resourceType", "resource-type"),
 }
 """Kind of defect -> (resource, path, rule)."""

@@ -138,6 +138,8 @@ class Structure:
             url = _value(binding, "valueSet").partition("|")[0]
             if value_sets.expand(url):
                 made["codes"] = url.rsplit("/", 1)[1]
+                if made["types"] == ["CodeableConcept"]:
+                    made["system"] = value_sets.system(url)
         return made
 
     def _types(self, element: ET.Element, path: str) -> list[str]:
@@ -197,6 +199,11 @@ class ValueSets:
                 raise ValueError(f"required value set without codes: {url}")
             self.used[name] = sorted(codes)
         return self.used[name]
+
+    def system(self, url: str) -> str:
+        """The one code system that a value set is made of."""
+        (include,) = self.sets[url].findall(f"{F}compose/{F}include")
+        return _value(include, "system")
 
     def _codes(self, url: str) -> set[str]:
         codes: set[str] = set()

@@ -18,7 +18,9 @@ LINE = st.text(
 PROSE = st.lists(LINE, min_size=1, max_size=3).map("\n".join)
 SERIAL = st.from_regex(r"[A-Z]{3}[0-9]{6}H", fullmatch=True)
 SOURCE = st.from_regex(r"[a-z0-9-]{1,40}", fullmatch=True)
-SYSTEM = st.sampled_from(["http://hospital.invalid/mrn", "urn:oid:1.2.3", "http://hl7.org/fhir/sid/us-npi"])
+SYSTEM = st.sampled_from(
+    ["http://hospital.invalid/mrn", "urn:oid:2.16.840.1.113883.4.6", "http://hl7.org/fhir/sid/us-npi"]
+)
 DAY = st.dates(min_value=date(1990, 1, 1)).map(str)
 MOMENT = st.builds(
     lambda t, f, z: f"{t:%Y-%m-%dT%H:%M:%S}{f}{z}",

@@ -91,6 +91,16 @@ OTHER = st.one_of(
     ),
     st.sampled_from([-1, 0, 1.5, True, None, [], {}, [None], [{}], {"reference": "Device/1"}, {"id": "x"}]),
     st.just({"start": "2025-02-02T00:00:00Z", "end": "2025-02-01T00:00:00Z"}),
+    st.sampled_from(["urn:oid:x", "urn:uuid:X", "urn:x:y", "StructureDefinition/x", "http:", "Device/a b"]),
+    st.sampled_from(
+        [
+            {"reference": "Patient/1", "type": "Device"},
+            {"reference": "Device/1", "type": "Device"},
+            {"reference": "Device?identifier=a b"},
+            {"reference": "#nowhere"},
+            {"reference": "urn:x: y", "type": "Patient"},
+        ]
+    ),
 )
 
 
