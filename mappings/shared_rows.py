@@ -16,7 +16,7 @@ STATUS = table({"final": "completed", "entered-in-error": "entered-in-error"})
 OBSERVED = table({"final": "final", "entered-in-error": "entered-in-error"})
 """Status of an Observation."""
 THERAPY = Always("category[0]", bare(OBSERVATION_CATEGORY, "therapy"), strict=False)
-"""US Core asks for a category of every Observation; `therapy` is that of treatments, medication among them."""
+"""US Core asks for a category of every Observation; `therapy` is that of treatments, medicines among them."""
 VERSION = Row("version", extension("itb-event-version", "valuePositiveInt"))
 VERIFIER = Row("verifier", extension("itb-verifier", "valueReference"), PERSON)
 """The second person, where the resource has no element for one."""
