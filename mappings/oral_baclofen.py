@@ -108,16 +108,17 @@ def _state_out(found: Json) -> Json:
 
 
 def _state_in(found: Json) -> Json:
-    made: Json = {}
+    """What is active is not over, whatever end its validity has: that is until when it may be dispensed."""
     status = found.pop("status", None)
-    end = found.pop("dispenseRequest", {}).get("validityPeriod", {}).get("end")
-    if end is not None:
-        made["ended_on"] = end
-    if status == "entered-in-error":
-        made["status"] = status
-    elif status not in ("active", "stopped", "completed"):
+    if status not in ("active", "stopped", "completed", "entered-in-error"):
         raise Refused("code", f"unknown code {status!r}; known: active, stopped, completed, entered-in-error")
-    elif (status == "active") == ("ended_on" in made):
+    made: Json = {"status": status} if status == "entered-in-error" else {}
+    request = found.get("dispenseRequest", {})
+    if status != "active" and "end" in request.get("validityPeriod", {}):
+        made["ended_on"] = request["validityPeriod"].pop("end")
+        if not request["validityPeriod"]:
+            del request["validityPeriod"]
+    if status in ("stopped", "completed") and "ended_on" not in made:
         raise Refused("derived", "an order that is over has the end of its validityPeriod")
     return made
 

@@ -118,8 +118,10 @@ def _status_out(found: Json) -> Json:
 def _status_in(found: Json) -> Json:
     status = found.pop("status", None)
     made = {}
-    if found.get("statusReason") and status in ("stopped", "entered-in-error"):
-        made["stopped_because"] = found["statusReason"].pop(0)["text"]
+    reasons = found.get("statusReason") or [{}]
+    if "text" in reasons[0] and status in ("stopped", "entered-in-error"):
+        made["stopped_because"] = reasons[0].pop("text")
+        found["statusReason"] = [reason for reason in reasons if reason]
     elif status == "stopped":
         raise Refused("required", "a refill that was stopped says why: statusReason[0].text")
     return made | {"status": "final" if status == "stopped" else STATUS.from_fhir(status)}
