@@ -128,7 +128,7 @@ def _reference_type(v: Json) -> bool:
         return True
     named = _LITERAL.match(v["reference"]) if "reference" in v and "?" not in v["reference"] else None
     if named and named.group(1) in RESOURCE_TYPES and named.group(1) != v["type"]:
-        return v["reference"].startswith(("#", "urn:"))
+        return bool(v["reference"].startswith(("#", "urn:")))
     return v["type"] in RESOURCE_TYPES or bool(_ABSOLUTE.match(v["type"]))
 
 

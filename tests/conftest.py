@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 from hypothesis import settings
 
-from mappings.exact_json import dumps
-from mappings.r4_table import RESOURCE_TYPES
 from service.hapi_server import start_hapi
+from site_of_hapi import validator_of
 
 settings.register_profile("same", derandomize=True, database=None, deadline=None)
 settings.register_profile("fuzz", deadline=None, print_blob=True)
@@ -41,14 +39,5 @@ def hapi(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def hapi_validate(hapi: str) -> Callable[[Any], list[Any]]:
-    """`hapi_validate(resource)`: the errors that HAPI's `$validate` finds; threads may ask at once."""
-    session = requests.Session()
-
-    def validate(resource: Any) -> list[Any]:
-        type = resource.get("resourceType")
-        url = f"{hapi}/{type if type in RESOURCE_TYPES else 'Basic'}/$validate"
-        headers = {"Content-Type": "application/fhir+json"}
-        answer = session.post(url, data=dumps(resource), headers=headers, timeout=60)
-        return [i for i in answer.json()["issue"] if i["severity"] in ("error", "fatal")]
-
-    return validate
+    """`hapi_validate(resource)`: the errors that HAPI's `$validate` finds."""
+    return validator_of(hapi)

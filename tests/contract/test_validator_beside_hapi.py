@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,8 @@ from mappings import MappingError
 from mappings.exact_json import dumps, loads
 from mappings.rows import Issue
 from mappings.validate import validate
+from service.hapi_server import start_hapi
+from site_of_hapi import validator_of
 
 EXPLAINED = tomllib.loads(Path(__file__).with_name("validator_beside_hapi.toml").read_text())
 EXAMPLE = "R4 example"
@@ -48,6 +50,14 @@ def examples() -> list[corpus.Case]:
         except MappingError:
             assert path.stem == "Observation-decimal"
     return found
+
+
+@pytest.fixture(scope="module")
+def hapi_validate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Any], list[Any]]]:
+    """The errors found by a HAPI of its own, which knows R4 and not our guide."""
+    server = start_hapi(log_path=tmp_path_factory.mktemp("plain-hapi") / "hapi.log", load_guide=False)
+    yield validator_of(server.base_url)
+    server.stop()
 
 
 @pytest.fixture(scope="module")
