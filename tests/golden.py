@@ -1,7 +1,8 @@
 """Golden pairs: `make golden` writes the missing ones, `FORCE=1` all of them (then read the diff).
 
 `fixtures/golden/<type>/<case>.event.json` is one event, or a list whose last one is converted after the
-others; beside it stands its transaction Bundle. `fixtures/refused/` pairs an input with its issues.
+others; beside it stand its transaction Bundle and its HL7 v2 message. `fixtures/refused/`
+pairs an input with its issues.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mappings import MappingError, load_event, read_fhir
+from mappings import MappingError, hl7v2, load_event, read_fhir
 from mappings.exact_json import dumps, loads
 from mappings.stream import Converter
 
@@ -72,10 +73,12 @@ def _indent(value: Any, pad: str) -> str:
 def main(force: bool) -> None:
     pairs = [(sibling(p, ".fhir.json"), lambda p=p: bundle(p)) for p in GOLDEN]
     pairs += [(sibling(p, ".problem.json"), lambda p=p: problem(p)) for p in REFUSED]
-    for target, make in pairs:
+    files = [(target, lambda make=make: pretty(make()).encode()) for target, make in pairs]
+    files += [(sibling(p, ".hl7"), lambda p=p: hl7v2.dump(hl7v2.write(events(p)[-1]))) for p in GOLDEN]
+    for target, make in files:
         if target.exists() and not force:
             continue
-        target.write_text(pretty(make()), encoding="utf-8")
+        target.write_bytes(make())
         print(f"wrote {target.relative_to(FIXTURES.parent)}")
 
 

@@ -103,6 +103,14 @@ def parse(data: bytes, *, charset: str = "", sizes: Sizes = SIZES) -> Message:
     return Message(segments, separators, codec, ending)
 
 
+def head(data: bytes) -> Message | None:
+    """Its MSH alone, of a message that `parse` refuses: whom to answer, and about which control id."""
+    try:
+        return parse(re.split(rb"[\r\n]", data[:4096], maxsplit=1)[0], charset="8859/1")
+    except MappingError:
+        return None
+
+
 def dump(message: Message) -> bytes:
     """The bytes of a message; raises `MappingError` where its character set cannot hold a character."""
     mark = message.separators.field
@@ -176,6 +184,8 @@ def escape(text: str, separators: Separators = USUAL) -> str:
     mark = separators.escape
     if text.isalnum():
         return text
+    if text == '""':  # would read as the null of HL7
+        return f"{mark}X2222{mark}"
     names = {
         mark: "E",
         separators.field: "F",
