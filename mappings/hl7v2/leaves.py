@@ -54,7 +54,7 @@ def _measured(units: tuple[str, ...]) -> Codec:
     def read(texts: Texts, c: Context) -> Leaves:
         if not texts[0]:
             return (None,)
-        return (in_units(number_in(texts[0]), unit_in(texts[1], c), units, c, "OBX"),)
+        return (in_units(number_in(texts[0]), unit_in(texts[1], c), units, c),)
 
     return Codec(out, read)
 

@@ -89,6 +89,7 @@ def observe(segments: list[Segment], type: str, how: Observed, c: Context, issue
     serials = set()
     for number, segment in enumerate(segments, start=1):
         status = segment[11] if len(segment) > 11 else ""
+        c.at = f"OBX[{number}]-5"
         try:
             if len(segment) > 18 and segment[18]:
                 serials.add(nth(parts(segment[18], c), 1, c))

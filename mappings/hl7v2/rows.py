@@ -142,6 +142,7 @@ def decode(group: Group, m: MessageMap, c: Context) -> Event:
                 if row.required:
                     issues.append(Issue(_where(row, at), "required", "is required"))
                 continue
+            c.at = _where(row, at)
             try:
                 read = row.codec.from_hl7(texts, c)
             except Refused as error:
@@ -205,13 +206,12 @@ def _where(row: Row, at: int) -> str:
 
 def _repeated(group: Group, m: MessageMap) -> list[Issue]:
     """A segment that comes twice where one event has one would leave a record unread."""
-    once = (
-        {row.place.segment for row in m.rows} - {row.place.segment for row in m.rows if row.listed} - {"OBX"}
-    )
+    many = {row.place.segment for row in m.rows if row.listed and row.place.repetition is None}
+    once = {row.place.segment for row in m.rows} - many - {"OBX", "NTE"}
     return [
         Issue(f"{name}[2]", "repeated", "comes more than once in one order: which one counts?")
         for name in sorted(once)
-        if len(group.all(name)) > 1 and not (name == "TQ1" or name == "NTE")
+        if len(group.all(name)) > 1
     ]
 
 

@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import Context as DecimalContext
+from decimal import Decimal, DivisionByZero, Inexact, InvalidOperation
 from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -32,11 +33,12 @@ NULL = '""'
 
 @dataclass(slots=True)
 class Context:
-    """Whose message it is and how it is written; `notes` is what was converted on the way."""
+    """Whose message it is and how it is written; `notes` is what was converted on the way, at `at`."""
 
     sender: SenderMap
     separators: Separators = USUAL
     notes: list[Issue] = field(default_factory=list)
+    at: str = ""
 
     def note(self, path: str, rule: str, message: str) -> None:
         self.notes.append(Issue(path, rule, message))
@@ -225,14 +227,14 @@ def unit_in(text: str, c: Context) -> str:
     return known or "/".join(SPELT.get(part, part) for part in code.split("/"))
 
 
-def in_units(value: Decimal, unit: str, wanted: tuple[str, ...], c: Context, place: str) -> Leaf:
+def in_units(value: Decimal, unit: str, wanted: tuple[str, ...], c: Context) -> Leaf:
     """The quantity, mg shifted to ug where ug is wanted; any other unit is refused."""
     if unit not in wanted:
         micro = MILLI.get(unit)
         if micro not in wanted:
             raise Refused("unit", f"unknown unit {unit[:40]!r}; accepted: {', '.join(wanted)}")
         shifted = Decimal(format(value.scaleb(3), "f"))
-        c.note(place, "mg-to-ug", f"{value} {unit} was read as {shifted} {micro}")
+        c.note(c.at, "mg-to-ug", f"{value} {unit} was read as {shifted} {micro}")
         value, unit = shifted, micro
     return {"value": value, "unit": unit}
 
@@ -246,7 +248,7 @@ def amount(*units: str) -> Codec:
     def read(texts: Texts, c: Context) -> Leaves:
         if not texts[0]:
             return (None,)
-        return (in_units(number_in(texts[0]), unit_in(texts[1], c), units, c, units[0]),)
+        return (in_units(number_in(texts[0]), unit_in(texts[1], c), units, c),)
 
     return Codec(out, read)
 
@@ -263,13 +265,24 @@ def composite(*units: str) -> Codec:
     def read(text: str, c: Context) -> Leaf:
         number, _, unit = text.partition(c.separators.component)
         code = unit.split(c.separators.subcomponent)[0]
-        return in_units(number_in(number), unit_in(code, c), units, c, units[0])
+        return in_units(number_in(number), unit_in(code, c), units, c)
 
     return single(_composite_out, read)
 
 
 def _strength_out(leaves: Leaves, c: Context) -> Texts:
     return format(leaves[0]["value"], "f"), unit_out("ug", c), "1", unit_out("mL", c)
+
+
+EXACT = DecimalContext(prec=40, traps=[Inexact, DivisionByZero, InvalidOperation])
+
+
+def _quotient(above: Decimal, below: Decimal) -> Decimal:
+    """above / below where that has an end."""
+    try:
+        return Decimal(format(EXACT.divide(above, below), "f"))
+    except (Inexact, DivisionByZero, InvalidOperation):
+        raise Refused("number", f"{above} in {below} mL has no exact concentration") from None
 
 
 def _strength_in(texts: Texts, c: Context) -> Leaves:
@@ -281,16 +294,12 @@ def _strength_in(texts: Texts, c: Context) -> Leaves:
         if unit_in(volume_unit, c) != "mL":
             raise Refused("unit", "the volume of a strength must be in mL")
         below = number_in(volume)
-        if not below:
-            raise Refused("number", "a strength in no volume")
-        unit = f"{unit}/mL"
         if below != 1:
-            whole = value / below
-            if whole * below != value:
-                raise Refused("number", f"{value} in {below} mL has no exact concentration")
-            c.note("strength", "exact-quotient", f"{value} {unit} over {below} was read as {whole:f} {unit}")
-            value = Decimal(format(whole, "f"))
-    return (in_units(value, unit, ("ug/mL",), c, "strength"),)
+            whole = _quotient(value, below)
+            c.note(c.at, "exact-quotient", f"{value} {unit} in {below} mL was read as {whole:f} {unit}/mL")
+            value = whole
+        unit = f"{unit}/mL"
+    return (in_units(value, unit, ("ug/mL",), c),)
 
 
 STRENGTH = Codec(_strength_out, _strength_in)
