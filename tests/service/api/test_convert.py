@@ -102,11 +102,11 @@ def test_a_line_that_is_no_json_names_itself(client: FlaskClient) -> None:
 def test_from_fhir_reads_what_breaks_a_rule_of_r4_and_says_which(client: FlaskClient) -> None:
     event = REFILL | {"source": "ehr", "patient": PATIENT}
     refill = client.post(TO, json=event).get_json(force=True)["entry"][0]["resource"]
-    refill["supportingInformation"] = []
+    refill["reasonCode"] = []
     reply = back(client, exact_json.dumps(refill))
     assert reply.status_code == 200, reply.text
     assert [(n["path"], n["rule"]) for n in reply.json["notes"]] == [
-        ("MedicationAdministration.supportingInformation", "ele-1")
+        ("MedicationAdministration.reasonCode", "ele-1")
     ]
 
 
