@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
 import requests
 
 from fakes import MemoryEhr
+from mappings.exact_json import dumps
 from service.fake_ehr.personality import load
 from service.fake_ehr.server import FakeEhr, serving
 from service.sync.ehr import HttpEhr, Missing, Refused, Stale
@@ -164,7 +166,7 @@ class TestHapi(EhrContract):
 
 
 class HttpContract:
-    """What the fake EHR says that HAPI does, beyond what the sync asks of an EHR; each with its own identifier."""
+    """What the fake EHR says that HAPI does, beyond what the sync asks of an EHR."""
 
     @pytest.fixture
     def mrn(self) -> str:
@@ -228,12 +230,16 @@ class HttpContract:
         assert self.call(url, "GET", f"?_getpages={uuid.uuid4()}&_getpagesoffset=2").status_code == 410
 
     def test_digits_and_offsets_are_kept_and_tags_add_up(self, url: str, mrn: str) -> None:
-        body = (
-            '{"resourceType":"Observation","status":"final","code":{"text":"x"},"identifier":[{"system":"%s",'
-            '"value":"%s"}],"effectiveDateTime":"2026-01-02T03:04:05-06:00","valueQuantity":{"value":0.1750},'
-            '"meta":{"tag":[{"system":"http://a.invalid","code":"one"}]}}' % (ORDERS, mrn)
-        )
-        made = requests.post(f"{url}/Observation", data=body, headers=FHIR, timeout=30)
+        body = {
+            "resourceType": "Observation",
+            "status": "final",
+            "code": {"text": "x"},
+            "identifier": [{"system": ORDERS, "value": mrn}],
+            "effectiveDateTime": "2026-01-02T03:04:05-06:00",
+            "valueQuantity": {"value": Decimal("0.1750")},
+            "meta": {"tag": [{"system": "http://a.invalid", "code": "one"}]},
+        }
+        made = requests.post(f"{url}/Observation", data=dumps(body), headers=FHIR, timeout=30)
         assert '"value":0.1750' in made.text.replace(" ", "")
         assert made.json()["effectiveDateTime"] == "2026-01-02T03:04:05-06:00"
         stored = made.json() | {"meta": {"tag": [{"system": "http://a.invalid", "code": "two"}]}}
@@ -249,7 +255,7 @@ class HttpContract:
 
 
 class TestFakeEhrOverHttp(HttpContract):
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def url(self) -> Iterator[str]:
         with serving(FakeEhr(load("hapi"))) as url:
             yield url
