@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from http.client import responses
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -24,12 +25,16 @@ from service.sync.ehr import Ambiguous, HttpEhr
 
 Json = Any
 Fault = Callable[[str], None]
+EHRS = Path(__file__).parents[1] / "fixtures" / "ehr"
 START = datetime(2026, 1, 1, tzinfo=UTC)
 URL = "http://ehr.invalid/fhir"
 
 
 class MemoryEhr(HttpEhr):
     """Every write moves its clock on by a second."""
+
+    statement = EHRS / "hapi.json"
+    """What it says of itself, as recorded; a test may let it say something else."""
 
     def __init__(self, make: str = "hapi") -> None:
         super().__init__(URL)
@@ -49,6 +54,9 @@ class MemoryEhr(HttpEhr):
             for key, versions in self.state.versions.items()
             if versions[-1].resource is not None
         }
+
+    def metadata(self) -> Json:
+        return loads(self.statement.read_bytes())
 
     def place(self, resource: Json) -> Json:
         """What the EHR registered by itself, under the resource's id; a second time replaces the record."""

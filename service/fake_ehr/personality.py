@@ -65,7 +65,7 @@ class Personality:
 
     def searches(self, type: str) -> tuple[str, ...]:
         """The search parameters of a type."""
-        return self.parameters.get(type, self.parameters.get("*", ()))
+        return self.parameters.get(type, self.parameters["*"]) if self.takes(type, "search") else ()
 
 
 @cache

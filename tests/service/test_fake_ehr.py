@@ -13,6 +13,7 @@ import pytest
 import requests
 from click.testing import CliRunner
 
+from fakes import EHRS
 from mappings.exact_json import dumps, loads
 from service.cli import main
 from service.fake_ehr import faults, personality
@@ -23,6 +24,7 @@ from service.fake_ehr.personality import INTERACTIONS, NAMES, OF_FHIR, load
 from service.fake_ehr.server import FakeEhr, serving
 from service.fake_ehr.state import State
 from service.fake_ehr.wire import ROUTES, Request, Response
+from service.sync import capability
 from service.sync.ehr import Ambiguous, EhrError, HttpEhr
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -96,6 +98,19 @@ def test_it_searches_by_what_its_capability_statement_says(make: str) -> None:
             found = ask(ehr, "GET", f"{described['type']}?{name}={value}")
             refused = ehr.personality.unknown_parameter == "refused" and name not in listed
             assert found.status == (400 if refused else 200), (described["type"], name)
+
+
+@pytest.mark.parametrize("make", ["hapi", "epic-like", "oracle-like"])
+def test_it_takes_what_the_recorded_statement_of_its_kind_says(make: str) -> None:
+    """fixtures/ehr says what such servers take, of the types that we read or write; PATCH is not played."""
+    recorded = capability.read(loads((EHRS / f"{make}.json").read_bytes()))
+    played = capability.read(ask(state(make), "GET", "metadata").body)
+    for type in capability.READ:
+        said = recorded.of(type)
+        wanted = said.interactions & {"create", "read", "search-type", "update"}
+        assert played.of(type).interactions & {*wanted, "create", "update"} == wanted, type
+        assert played.of(type).search_params <= said.search_params or make == "hapi", type
+    assert played.transactions is recorded.transactions
 
 
 def test_every_interaction_is_answered() -> None:
