@@ -46,10 +46,10 @@ HISTORY = (DEVICE, REFILL, START, SECOND, THIRD)
 
 
 class Site:
-    """One ledger and one endpoint; `crash` and restart is making the Store anew."""
+    """One ledger (on SQLite in `folder`, or where `url` says) and one endpoint; a restart opens it anew."""
 
-    def __init__(self, folder: Path, **options: Any) -> None:
-        self.url = f"sqlite:///{folder}/itb.db"
+    def __init__(self, folder: Path, url: str = "", **options: Any) -> None:
+        self.url = url or f"sqlite:///{folder}/itb.db"
         self.store = Store(self.url)
         migrate(self.store)
         self.ehr = MemoryEhr()
@@ -67,15 +67,8 @@ class Site:
 
     def register(self, value: str = "MRN001") -> dict[str, Any]:
         """The EHR registers a patient (a second call with the same value: one more of that identity)."""
-        stored = {"resourceType": "Patient", "identifier": [PATIENT | {"value": value}]}
-        self.ehr.history["Patient", f"p{len(self.ehr.history)}"] = [
-            stored
-            | {
-                "id": f"p{len(self.ehr.history)}",
-                "meta": {"versionId": "1", "lastUpdated": "2025-01-01T00:00:00+00:00"},
-            }
-        ]
-        return stored
+        made = {"resourceType": "Patient", "id": f"p{len(self.ehr.history)}"}
+        return dict(self.ehr.place(made | {"identifier": [PATIENT | {"value": value}]}))
 
     @property
     def endpoint(self) -> Endpoint:
