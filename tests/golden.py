@@ -1,7 +1,8 @@
 """Golden pairs: `make golden` writes the missing ones, `FORCE=1` all of them (then read the diff).
 
 `fixtures/golden/<type>/<case>.event.json` is one event, or a list whose last one is converted after the
-others; beside it stands its transaction Bundle. `fixtures/refused/` pairs an input with its issues.
+others; beside it stands its transaction Bundle, and for some the resources of its chart. `fixtures/refused/`
+pairs an input with its issues.
 """
 
 from __future__ import annotations
@@ -11,12 +12,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mappings import MappingError, load_event, read_fhir
+from mappings import MappingError, chart, load_event, read_fhir
 from mappings.exact_json import dumps, loads
 from mappings.stream import Converter
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 GOLDEN = sorted(FIXTURES.glob("golden/*/*.event.json"))
+CHARTED = [
+    FIXTURES / "golden" / case
+    for case in ("refill/everything.event.json", "dose-change/flex-with-bridge.event.json")
+]
 REFUSED = [p for p in sorted(FIXTURES.glob("refused/*/*.json")) if not p.name.endswith(".problem.json")]
 
 
@@ -71,6 +76,7 @@ def _indent(value: Any, pad: str) -> str:
 
 def main(force: bool) -> None:
     pairs = [(sibling(p, ".fhir.json"), lambda p=p: bundle(p)) for p in GOLDEN]
+    pairs += [(sibling(p, ".chart.json"), lambda p=p: chart.encode(events(p)[-1])) for p in CHARTED]
     pairs += [(sibling(p, ".problem.json"), lambda p=p: problem(p)) for p in REFUSED]
     for target, make in pairs:
         if target.exists() and not force:
