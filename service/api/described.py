@@ -178,6 +178,7 @@ COMPONENTS: dict[str, Json] = {
         event=_object("source id version", source=TEXT, id=TEXT, version=NUMBER),
         status={"type": "string", "enum": list(STATUSES)},
         attempts=NUMBER,
+        failure=MAYBE,
         next_try_at=TEXT,
         last_status={"type": ["integer", "null"]},
         reason=MAYBE,

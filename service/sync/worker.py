@@ -112,7 +112,9 @@ def step(store: Store, endpoint: Endpoint, ehr: Any, lane: Lane, now: Clock) -> 
         log.exception("delivery failed", delivery=head.id)
         with store.write() as c:
             reason = f"internal error: {type(error).__name__}"
-            deliveries.set_held(c, head.id, now=now(), status="parked", last_status=None, reason=reason)
+            deliveries.set_held(
+                c, head.id, now=now(), status="parked", failure="Bug", last_status=None, reason=reason
+            )
         return "parked"
     finally:
         with store.write() as c:

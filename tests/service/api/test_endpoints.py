@@ -142,7 +142,15 @@ def test_a_failed_delivery_is_retried_and_a_sent_one_is_not(app: Flask, client: 
     client.post("/api/v1/events", json=REFILL)
     made = app.extensions["itb"]
     with made.store.write() as c:
-        deliveries.set_held(c, 1, now=made.clock(), status="parked", last_status=200, reason="no patient")
+        deliveries.set_held(
+            c,
+            1,
+            now=made.clock(),
+            status="parked",
+            failure="Unresolved",
+            last_status=200,
+            reason="no patient",
+        )
     parked = client.get("/api/v1/deliveries?status=parked").json["deliveries"]
     assert [(d["id"], d["reason"], d["attempts"]) for d in parked] == [(1, "no patient", 1)]
     retried = client.post("/api/v1/deliveries/1/retry")
