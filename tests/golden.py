@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,15 @@ def bundle(path: Path) -> dict[str, Any]:
     """The Bundle of the case's last event, after those before it."""
     converter = Converter()
     return [converter.to_fhir(event) for event in events(path)][-1]
+
+
+def resources() -> Iterator[dict[str, Any]]:
+    """Every golden resource: those of the Bundles, then those of the charts."""
+    for path in GOLDEN:
+        for entry in bundle(path)["entry"]:
+            yield entry["resource"]
+    for path in CHARTED:
+        yield from chart.encode(events(path)[-1])
 
 
 def problem(path: Path) -> list[dict[str, str]]:
