@@ -1,6 +1,6 @@
 """The ends of the chains: what the next row must follow, and whether every row that is there does.
 
-Triggers keep a head in step with its table and refuse a row that does not follow it (migration 0002), so
+Triggers keep a head in step with its table and refuse a row that does not follow it (migration 0004), so
 that no writer, of whatever version, can add a row beside the chain.
 """
 
@@ -22,25 +22,22 @@ TABLES: dict[str, Table] = {"events": events, "audit": audit}
 def append(c: Connection, name: str, tenant_id: int, values: Mapping[str, Any]) -> int:
     """Add a sealed row to `events` or `audit`; its number.
 
-    The head is locked until the transaction ends (SQLite: the whole database is), so that of two writers
-    the second one follows the first.
+    The heads are locked until the transaction ends (SQLite: the whole database is), so that of two writers
+    the second one follows the first; those of all tenants, as they share the numbers.
     """
     columns = COLUMNS[name]
-    highest = select(func.max(chains.c.last_id)).where(chains.c.name == name).scalar_subquery()
-    found = c.execute(
-        select(chains.c.last_hash, highest.label("highest"))
-        .where(chains.c.tenant_id == tenant_id, chains.c.name == name)
-        .with_for_update()
-    ).one()
-    row = {columns[0]: found.highest + 1, "tenant_id": tenant_id, **values}
-    row |= {"previous_hash": found.last_hash, "row_hash": seal(columns, row, found.last_hash)}
+    query = select(chains).where(chains.c.name == name).order_by(chains.c.tenant_id).with_for_update()
+    ends = c.execute(query).all()
+    previous = next(end.last_hash for end in ends if end.tenant_id == tenant_id)
+    row = {columns[0]: max(end.last_id for end in ends) + 1, "tenant_id": tenant_id, **values}
+    row |= {"previous_hash": previous, "row_hash": seal(columns, row, previous)}
     c.execute(insert(TABLES[name]), row)
     return int(row[columns[0]])
 
 
 def heads(c: Connection, name: str) -> dict[int, Head]:
     """The end of each tenant's chain."""
-    rows = c.execute(select(chains).where(chains.c.name == name))
+    rows = c.execute(select(chains).where(chains.c.name == name).order_by(chains.c.tenant_id))
     return {row.tenant_id: Head(row.length, row.last_id, row.last_hash) for row in rows}
 
 

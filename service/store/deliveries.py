@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, exists, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, case, exists, func, insert, select, update
 
 from mappings import exact_json
 from mappings.event import Event, lane_key
@@ -25,7 +25,10 @@ STATUSES = ("pending", "sent", "failed", "parked")
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One event on its way to one EHR; `reason` says why it waits, failed or was parked."""
+    """One event on its way to one EHR; `reason` says why it waits, failed or was parked.
+
+    `failure` is the class of its last failure (a row of sync/retry.py), which the last `repeats` tries had.
+    """
 
     id: int
     tenant_id: int
@@ -39,6 +42,8 @@ class Delivery:
     reason: str | None
     created_at: str
     updated_at: str
+    failure: str | None
+    repeats: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,23 +180,35 @@ def counts(c: Connection) -> dict[str, int]:
 
 def set_sent(c: Connection, id: int, *, now: datetime, last_status: int | None, reason: str = "") -> None:
     """The EHR holds it; `reason` may say how (a note, such as `unchanged`)."""
-    _set(c, id, now, status="sent", last_status=last_status, reason=reason or None)
+    _set(c, id, now, status="sent", last_status=last_status, reason=reason or None, failure=None, repeats=0)
 
 
 def set_retry(
-    c: Connection, id: int, *, now: datetime, next_try_at: datetime, last_status: int | None, reason: str
+    c: Connection,
+    id: int,
+    *,
+    now: datetime,
+    next_try_at: datetime,
+    failure: str,
+    last_status: int | None,
+    reason: str,
 ) -> None:
     """Still pending, tried once more, not before `next_try_at`."""
     values = {"status": "pending", "next_try_at": stamp(next_try_at)}
-    _set(c, id, now, last_status=last_status, reason=reason, **values)
+    _set(c, id, now, last_status=last_status, reason=reason, **values, **_counted(failure))
 
 
 def set_held(
-    c: Connection, id: int, *, now: datetime, status: str, last_status: int | None, reason: str
+    c: Connection, id: int, *, now: datetime, status: str, failure: str, last_status: int | None, reason: str
 ) -> None:
-    """`failed` (tries used up, or refused) or `parked` (a person must decide): the lane waits."""
+    """`failed` (refused) or `parked` (a person must decide): the lane waits."""
     assert status in ("failed", "parked")
-    _set(c, id, now, status=status, last_status=last_status, reason=reason)
+    _set(c, id, now, status=status, last_status=last_status, reason=reason, **_counted(failure))
+
+
+def _counted(failure: str) -> dict[str, Any]:
+    again = case((deliveries.c.failure == failure, deliveries.c.repeats + 1), else_=1)
+    return {"failure": failure, "repeats": again}
 
 
 def retry(c: Connection, tenant_id: int, id: int, *, now: datetime) -> bool:
@@ -199,7 +216,14 @@ def retry(c: Connection, tenant_id: int, id: int, *, now: datetime) -> bool:
     changed = c.execute(
         update(deliveries)
         .where(deliveries.c.tenant_id == tenant_id, deliveries.c.id == id, deliveries.c.status != "sent")
-        .values(status="pending", attempts=0, next_try_at=stamp(now), updated_at=stamp(now))
+        .values(
+            status="pending",
+            attempts=0,
+            repeats=0,
+            failure=None,
+            next_try_at=stamp(now),
+            updated_at=stamp(now),
+        )
     )
     return changed.rowcount == 1
 

@@ -112,6 +112,8 @@ deliveries = Table(
     Column("reason", Text),
     Column("created_at", Text, nullable=False),
     Column("updated_at", Text, nullable=False),
+    Column("failure", Text),
+    Column("repeats", Integer, nullable=False, server_default="0"),
     UniqueConstraint("endpoint_id", "event_seq", name="uq_deliveries_event"),
     Index("ix_deliveries_lane", "endpoint_id", "status", "lane", "id"),
     Index("ix_deliveries_event", "event_seq"),
@@ -149,6 +151,15 @@ remote_versions = Table(
     Column("event_seq", BigInteger, ForeignKey("events.seq")),
     Column("seen_at", Text, nullable=False),
     UniqueConstraint("endpoint_id", "resource_type", "remote_id", "version_id", name="uq_remote_versions"),
+)
+
+capabilities = Table(
+    "capabilities",
+    metadata,
+    Column("endpoint_id", Integer, ForeignKey("endpoints.id"), primary_key=True, autoincrement=False),
+    _tenant(),
+    Column("matrix", Text, nullable=False),
+    Column("read_at", Text, nullable=False),
 )
 
 leases = Table(

@@ -20,6 +20,7 @@ from mappings.dose_change import ALONE, chain, chain_resources, places
 from mappings.event import Event, is_retracted
 from mappings.identity import content_hash, resource_identity
 from mappings.validate import validate
+from service.chain import Damaged
 from service.store import audit, deliveries, events, links
 from service.store.deliveries import Delivery
 from service.store.endpoints import Endpoint
@@ -28,7 +29,7 @@ from service.store.events import StoredEvent
 from service.store.links import Link
 from service.store.times import stamp
 
-from .ehr import Ehr, EhrError, Missing, Stale
+from .ehr import Ambiguous, Ehr, EhrError, Missing, Stale
 from .retry import Act, decide
 
 Json = Any
@@ -59,6 +60,8 @@ def deliver(
     """Try the delivery once; its new status: sent, pending (to be tried again), failed or parked."""
     try:
         status, made, note = _send(store, ehr, endpoint, delivery)
+    except Damaged as error:
+        return _failed(store, delivery, "Damaged", str(error), now(), chance, None)
     except Unresolved as error:
         return _failed(store, delivery, "Unresolved", str(error), now(), chance, None)
     except EhrError as error:
@@ -81,15 +84,20 @@ def _failed(
     chance: float,
     error: EhrError | None,
 ) -> str:
-    decision = decide(failure, delivery.attempts, chance, error.retry_after_s if error else None)
+    repeats = delivery.repeats if delivery.failure == failure else 0
+    decision = decide(failure, delivery.attempts, repeats, chance, error.retry_after_s if error else None)
     status = error.status if error else None
     with store.write() as c:
         if decision.act is Act.RETRY:
             at = now + decision.delay
-            deliveries.set_retry(c, delivery.id, now=now, next_try_at=at, last_status=status, reason=reason)
+            deliveries.set_retry(
+                c, delivery.id, now=now, next_try_at=at, failure=failure, last_status=status, reason=reason
+            )
             return "pending"
         held = "parked" if decision.act is Act.PARK else "failed"
-        deliveries.set_held(c, delivery.id, now=now, status=held, last_status=status, reason=reason)
+        deliveries.set_held(
+            c, delivery.id, now=now, status=held, failure=failure, last_status=status, reason=reason
+        )
         _audit(c, delivery, held, reason, now)
     return held
 
@@ -282,13 +290,13 @@ def _bundle(endpoint: Endpoint, due: list[Wanted], lookup: identity.Lookup) -> J
 
 
 def _answered(endpoint: Endpoint, due: list[Wanted], found: list[Json]) -> list[Link]:
-    """A link for each entry; Stale where the answer does not name what was asked."""
+    """A link for each entry; Ambiguous where the answer does not name what was asked."""
     if len(found) != len(due):
-        raise Stale(f"{len(due)} entries were sent and {len(found)} answered")
+        raise Ambiguous(f"{len(due)} entries were sent and {len(found)} answered")
     made = []
     for one, remote in zip(due, found, strict=True):
         if remote["resourceType"] != one.resource["resourceType"] or _named(remote) != one.key:
-            raise Stale(f"the answer for {one.key[0]}|{one.key[1]} names another resource")
+            raise Ambiguous(f"the answer for {one.key[0]}|{one.key[1]} names another resource")
         if one.link is None and one.key[0] != "Provenance" and content_hash(remote) != one.hash:
             raise Stale(f"{one.key[0]}|{one.key[1]} was there already and says something else")
         made.append(_link(endpoint, one.key, remote, one.hash))

@@ -128,7 +128,9 @@ def test_a_lane_is_in_order_and_a_held_head_holds_only_its_own_lane(store: Store
         assert deliveries.due_lanes(c, now=NOW, endpoint_id=a.id) == [pump, other]
         head = deliveries.head(c, pump)
         assert head is not None and head.event_seq == 1
-        deliveries.set_held(c, head.id, now=NOW, status="failed", last_status=422, reason="refused")
+        deliveries.set_held(
+            c, head.id, now=NOW, status="failed", failure="Refused", last_status=422, reason="no"
+        )
         assert deliveries.due_lanes(c, now=NOW, endpoint_id=a.id) == [other]
         assert deliveries.head(c, pump) == deliveries.find(c, 1, head.id)
         assert deliveries.retry(c, 1, head.id, now=NOW)
@@ -136,7 +138,9 @@ def test_a_lane_is_in_order_and_a_held_head_holds_only_its_own_lane(store: Store
         following = deliveries.head(c, pump)
         assert following is not None and following.event_seq == 2
         later = NOW + timedelta(seconds=10)
-        deliveries.set_retry(c, following.id, now=NOW, next_try_at=later, last_status=503, reason="busy")
+        deliveries.set_retry(
+            c, following.id, now=NOW, next_try_at=later, failure="Throttled", last_status=503, reason="busy"
+        )
         assert deliveries.due_lanes(c, now=NOW, endpoint_id=a.id) == [other]
         assert deliveries.due_lanes(c, now=later, endpoint_id=a.id) == [other, pump]
         endpoints.set_enabled(c, a.id, False)
@@ -149,7 +153,12 @@ def test_every_try_is_counted(store: Store) -> None:
         endpoints.add(c, 1, "a", "http://ehr.invalid", {}, now=NOW)
         accept(c, REFILL)
         for _ in range(2):
-            deliveries.set_retry(c, 1, now=NOW, next_try_at=NOW, last_status=None, reason="no answer")
+            deliveries.set_retry(
+                c, 1, now=NOW, next_try_at=NOW, failure="Ambiguous", last_status=None, reason="no answer"
+            )
+        waiting = deliveries.find(c, 1, 1)
+        assert waiting is not None
+        assert (waiting.failure, waiting.repeats) == ("Ambiguous", 2)
         deliveries.set_sent(c, 1, now=NOW, last_status=201)
         sent = deliveries.find(c, 1, 1)
     assert sent is not None
