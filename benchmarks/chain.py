@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, insert
@@ -83,7 +82,7 @@ def main() -> None:
             cost = (with_it - without) / len(sent) * 1e6
             print(
                 f"{per_transaction:2} a transaction: {len(sent) / with_it:6.0f}/s with the chain, "
-                f"{len(sent) / without:6.0f}/s without; {cost:4.0f} us an event, ratio {without / with_it:.2f}"
+                f"{len(sent) / without:6.0f}/s without; {cost:4.0f} us each, ratio {without / with_it:.2f}"
             )
         store = Store(f"sqlite:///{folder}/1-0-True.db")
         started = time.perf_counter()

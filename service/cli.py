@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -17,11 +16,12 @@ from mappings.exact_json import dumps, lines
 from mappings.fields import issues_of
 from mappings.identity import SOURCE
 
-from . import conversion
-from .chain import ANCHOR
+from . import conversion, parallel
+from .administration import COMMANDS as ADMINISTRATION
+from .fake_ehr.personality import NAMES as FAKE_EHRS
 from .intake import Loaded, load_line, take
-from .progress import advancing, counted
-from .settings import Settings, SettingsError, from_environment
+from .opening import opened, settings
+from .progress import counted
 from .synthetic import write_clinic
 
 TENANT = 1
@@ -43,27 +43,6 @@ def main() -> None:
     """
 
 
-def settings() -> Settings:
-    """The settings, or a usage error that names the bad variable."""
-    try:
-        return from_environment(os.environ)
-    except SettingsError as error:
-        raise click.UsageError(str(error)) from None
-
-
-def opened() -> Any:
-    """The migrated store of the settings."""
-    from .doctor import UNUSABLE, why
-    from .store.engine import Store, migrate
-
-    try:
-        store = Store(settings().database_url)
-        migrate(store)
-        return store
-    except UNUSABLE as error:
-        raise click.ClickException(why(error)) from None
-
-
 def said(line: int, issues: Iterable[Issue]) -> None:
     """`line N: path: rule: message` on standard error."""
     for issue in issues:
@@ -78,25 +57,38 @@ def convert() -> None:
     """Convert between events and FHIR: NDJSON in, NDJSON out, in constant memory."""
 
 
+JOBS = click.option(
+    "--jobs",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    help="processes to work on; the order of the output stays that of the input",
+)
+
+
 @convert.command("to-fhir")
 @click.argument("file", type=click.File("rb", lazy=False), default="-")
-def convert_to_fhir(file: BinaryIO) -> None:
+@JOBS
+def convert_to_fhir(file: BinaryIO, jobs: int) -> None:
     """Events (a line each) to FHIR transaction Bundles (a line each).
 
     Each pump's current program is carried forward, so that a dose change closes the one before it.
     A bad line goes to standard error, the others go on, and the exit status is 1.
     """
-    _convert(conversion.to_fhir(counted(file)))
+    stream = counted(file)
+    _convert(conversion.to_fhir(stream) if jobs == 1 else parallel.to_fhir(stream, jobs))
 
 
 @convert.command("from-fhir")
 @click.argument("file", type=click.File("rb", lazy=False), default="-")
 @click.option("--source", default="fhir", show_default=True, help="source of records that were not ours")
-def convert_from_fhir(file: BinaryIO, source: str) -> None:
+@JOBS
+def convert_from_fhir(file: BinaryIO, source: str, jobs: int) -> None:
     """FHIR Bundles or resources (a line each) to events (a line each)."""
     if not SOURCE.fullmatch(source):
         raise click.UsageError("--source must match [a-z0-9-]{1,40}")
-    _convert(conversion.from_fhir(counted(file), source))
+    stream = counted(file)
+    _convert(conversion.from_fhir(stream, source) if jobs == 1 else parallel.from_fhir(stream, source, jobs))
 
 
 def _convert(results: Iterator[conversion.Converted]) -> None:
@@ -415,38 +407,49 @@ def worker() -> None:
     run_worker(opened())
 
 
-@main.command()
+@main.command("fake-ehr")
+@click.option("--personality", type=click.Choice(FAKE_EHRS), default="hapi", show_default=True)
+@click.option("--faults", default="", metavar="PLAN", help="a JSON file, or a short text (see above)")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0, the default, takes a free one")
+@click.option("--seed", type=int, default=0, show_default=True, help="the same seed, the same faults")
 @click.option(
-    "--expect",
-    multiple=True,
-    metavar="ANCHOR",
-    help="an anchor that an earlier `itb verify` printed: the chain must still pass through it",
+    "--patient", multiple=True, metavar="SYSTEM|VALUE", help="a patient who is there from the start"
 )
-def verify(expect: tuple[str, ...]) -> None:
-    """Walk the hash chains of the ledger and its audit: is every row what was written, none missing?
+def fake_ehr(personality: str, faults: str, port: int, seed: int, patient: tuple[str, ...]) -> None:
+    """Run an EHR to test a site against: a small FHIR R4 server in memory that misbehaves as asked.
 
-    Prints where each chain ends (its anchor): kept outside of the database, it also proves that nobody
-    wrote all of it anew. The exit status is 1 when anything is wrong.
+    PLAN is rules separated by `;`, each KIND[=VALUE]@WHEN[/ROUTE][/TYPE], where WHEN is N% of the calls, #N
+    for the Nth, #N+ from the Nth on: `status=503@10%`, `reset-after@#2/transaction`, `stale@5%/search`. N%
+    alone is any of the kinds that a client should get over. Every kind: docs/fake-ehr.md.
+
+    Its base URL is the first line printed. GET /_fake tells what was asked and what went wrong; PUT
+    /_fake/faults takes another plan. Until Ctrl-C.
     """
-    from .doctor import UNUSABLE, why
-    from .store.engine import Store
-    from .verify import findings
+    from .fake_ehr.faults import PlanError, plan_of
+    from .fake_ehr.personality import load
+    from .fake_ehr.server import FakeEhr, Server
 
-    failed = False
     try:
-        for found in findings(Store(settings().database_url), _anchors(expect), advancing):
-            click.echo(f"{'ok  ' if found.ok else 'FAIL'}  {found.what}")
-            failed = failed or not found.ok
-    except UNUSABLE as error:
-        raise click.ClickException(why(error)) from None
-    sys.exit(1 if failed else 0)
+        file = Path(faults)
+        text = file.read_text() if faults.endswith(".json") or file.is_file() else faults
+        fake = FakeEhr(load(personality), plan_of(text, seed))
+    except (OSError, PlanError, ValueError) as error:
+        raise click.UsageError(str(error)) from None
+    for one in patient:
+        fake.register(*_named(one))
+    server = Server(fake, port)
+    click.echo(server.url)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        server.server_close()
 
 
-def _anchors(expect: tuple[str, ...]) -> tuple[str, ...]:
-    for text in expect:
-        if not ANCHOR.fullmatch(text):
-            raise click.UsageError(f"{text!r} is not an anchor (such as events/1:1203:5f3a…)")
-    return expect
+def _named(text: str) -> tuple[str, str]:
+    system, bar, value = text.rpartition("|")
+    if not bar or not system or not value:
+        raise click.UsageError(f"{text!r} is not SYSTEM|VALUE")
+    return system, value
 
 
 @main.command()
@@ -459,6 +462,10 @@ def doctor() -> None:
         click.echo(f"{'ok  ' if check.ok else 'FAIL'}  {check.what}: {check.found}")
         failed = failed or not check.ok
     sys.exit(1 if failed else 0)
+
+
+for command in ADMINISTRATION:
+    main.add_command(command)
 
 
 if __name__ == "__main__":
