@@ -18,6 +18,7 @@ from mappings.identity import SOURCE
 
 from . import conversion, parallel
 from .administration import COMMANDS as ADMINISTRATION
+from .cli_mllp import COMMANDS as HL7
 from .fake_ehr.personality import NAMES as FAKE_EHRS
 from .intake import Loaded, load_line, take
 from .opening import opened, settings
@@ -464,7 +465,7 @@ def doctor() -> None:
     sys.exit(1 if failed else 0)
 
 
-for command in ADMINISTRATION:
+for command in (*ADMINISTRATION, *HL7):
     main.add_command(command)
 
 

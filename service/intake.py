@@ -21,10 +21,11 @@ from mappings.rows import Issue, MappingError
 from mappings.stream import capacity_issues
 
 from .chain import Damaged
-from .store import deliveries, endpoints, events
+from .store import audit, deliveries, endpoints, events
 from .store.engine import Store
 from .store.events import Accepted, StoredEvent, content_hash
 from .store.keys import Caller
+from .store.times import stamp
 
 Json = Any
 PER_TRANSACTION = 50
@@ -39,6 +40,8 @@ class Loaded:
     id: str | None
     event: Event | None
     issues: tuple[Issue, ...] = ()
+    notes: tuple[Issue, ...] = ()
+    """What was converted on the way here; audited with the event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,8 @@ def _take_one(
     if done.seq is None:
         issue = Issue("version", "conflict", done.reason or "")
         return Result(loaded.source, loaded.id, "conflict", issues=(issue,))
+    if loaded.notes and done.outcome != "replayed":
+        audit.converted(c, caller.tenant_id, loaded.event, loaded.notes, at=stamp(now), actor=caller.name)
     names = {endpoint.id: endpoint.name for endpoint in targets}
     sending = tuple(
         {"id": d.id, "endpoint": names[d.endpoint_id], "status": d.status}

@@ -25,7 +25,7 @@ from service.store.times import stamp
 
 from . import answers
 from .reading import Received, Understood, other_key, status_of, understand
-from .senders import Peer, Sender, named
+from .senders import Peer, Sender, anywhere, named
 
 Clock = Callable[[], datetime]
 OUTCOMES = (*messages.STATUSES, "repeated", "unknown", "unavailable")
@@ -34,12 +34,16 @@ OUTCOMES = (*messages.STATUSES, "repeated", "unknown", "unavailable")
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What came of a message: one of `OUTCOMES`; `issues` are why it was not taken."""
+    """What came of a message: one of `OUTCOMES`; `issues` are why it was not taken.
+
+    `id` is the number of the message that was there before.
+    """
 
     outcome: str
     answer: bytes
     sender: str = ""
     issues: tuple[Issue, ...] = ()
+    id: int | None = None
 
 
 def take(store: Store, tenant_id: int, received: Sequence[Understood], clock: Clock) -> list[Taken]:
@@ -105,9 +109,9 @@ def _one(
     if first is not None and first.content_hash != it.content_hash:
         key, first = other_key(it), known.get(other_key(it))
         why = "belongs to another message of this sender: send this one under an id of its own"
-        issues = (Issue("MSH[1]-10", "duplicate", why),)
+        issues = (Issue("MSH[1]-10", "control-id-used", why),)
     if first is not None:
-        return Taken("repeated", first.answer, name)
+        return Taken("repeated", first.answer, name, id=first.id)
     if not issues:
         told, refused = _admit(c, tenant_id, it.sender, it, targets, now)
         issues = tuple(refused)
@@ -129,7 +133,7 @@ def _one(
             told=told,
         )
     )
-    known[key] = Known(key, it.content_hash, answered)
+    known[key] = Known(None, key, it.content_hash, answered)
     return Taken(status, answered, name, issues)
 
 
@@ -193,7 +197,7 @@ def retry(
     sender = named(senders, message.sender)
     if sender is None:
         return (Issue("sender", "sender", f"{message.sender} is no longer in the file of senders"),)
-    it = understand(Received(message.raw, Peer("")), [_anywhere(sender)])
+    it = understand(Received(message.raw, Peer("")), [anywhere(sender)])
     now = clock()
     told: list[Told] = []
     issues = list(it.issues)
@@ -217,10 +221,3 @@ def retry(
         subject = f"message/{message.id}"
         audit.write(c, tenant_id, at=stamp(now), actor=actor, action="retry", subject=subject, detail=status)
     return tuple(issues)
-
-
-def _anywhere(sender: Sender) -> Sender:
-    """The same sender without a question of where from: it was asked when the message came."""
-    return Sender(
-        sender.name, sender.application, sender.facility, (), frozenset(), sender.processing, sender.map
-    )

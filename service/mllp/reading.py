@@ -19,6 +19,7 @@ REJECTED = frozenset({"sender", "processing-id", "charset", "separators", "frami
     "segment-end",
     "message-type",
     "control-id",
+    "control-id-used",
 }
 """Rules about the message as such (`AR`, `CR`); the others are about its content (`AE`, `CE`)."""
 LONGEST_ID = 199  # HL7 v2.8, MSH-10
@@ -83,7 +84,7 @@ def understand(received: Received, senders: Sequence[Sender]) -> Understood:
 
 def _why_no_head(content: bytes) -> list[Issue]:
     try:
-        parse(content[:4096], charset="8859/1")
+        parse(content[:4096])
     except MappingError as error:
         return error.issues
     return [Issue("MSH", "segment", "cannot be read")]

@@ -6,7 +6,7 @@ import ipaddress
 import re
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,11 @@ def find(senders: Sequence[Sender], application: str, facility: str, peer: Peer)
         if same and one.is_peer(peer):
             return one
     return None
+
+
+def anywhere(sender: Sender) -> Sender:
+    """The same sender without a question of where from: for what did not come over a connection."""
+    return replace(sender, addresses=(), certificates=frozenset())
 
 
 def named(senders: Sequence[Sender], name: str) -> Sender | None:

@@ -1,4 +1,4 @@
-"""HL7 v2 messages out of a file: framed as on the wire, or one after the other as text. Pure, in constant memory.
+"""HL7 v2 messages out of a file: framed as on the wire, or one after the other as text. Pure.
 
 A message of a text file begins at a line that begins with MSH; lines end in CR, LF or both. The segments of
 batches (FHS, BHS, BTS, FTS) tell nothing of their messages and are left out.
@@ -20,8 +20,8 @@ MARKS = (START, b"MSH", b"FHS", b"BHS")
 def messages_in(chunks: Iterable[bytes], most: int) -> Iterator[Frame]:
     """The messages of a file, given in pieces; one that is longer than `most` is not whole."""
     pieces = iter(chunks)
-    first = next(pieces, b"")
-    if first.lstrip().startswith(START):
+    first = next((piece for piece in pieces if piece.strip(b" \t\r\n")), b"")
+    if first.lstrip(b" \t\r\n").startswith(START):
         yield from _framed(first, pieces, most)
     else:
         yield from _plain(first, pieces, most)

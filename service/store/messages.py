@@ -44,8 +44,9 @@ class New:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What was answered to a message that was sent before."""
+    """What was answered to a message that was sent before; `id` is None within the same transaction."""
 
+    id: int | None
     key: str
     content_hash: str
     answer: bytes
@@ -71,9 +72,9 @@ class Stored:
 
 def known(c: Connection, tenant_id: int, keys: Collection[str]) -> dict[str, Known]:
     """Those of the keys that are taken already."""
-    columns = (messages.c.key, messages.c.content_hash, messages.c.answer)
+    columns = (messages.c.id, messages.c.key, messages.c.content_hash, messages.c.answer)
     query = select(*columns).where(messages.c.tenant_id == tenant_id, messages.c.key.in_(keys))
-    return {row.key: Known(row.key, row.content_hash, row.answer) for row in c.execute(query)}
+    return {row.key: Known(row.id, row.key, row.content_hash, row.answer) for row in c.execute(query)}
 
 
 def add(c: Connection, tenant_id: int, new: Sequence[New], *, now: datetime) -> None:
