@@ -20,7 +20,7 @@ from . import conversion, parallel
 from .administration import COMMANDS as ADMINISTRATION
 from .fake_ehr.personality import NAMES as FAKE_EHRS
 from .intake import Loaded, load_line, take
-from .opening import opened, settings
+from .opening import Commands, opened, settings
 from .progress import counted
 from .synthetic import write_clinic
 
@@ -33,7 +33,7 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="itb-fhir")
 def main() -> None:
     """Intrathecal baclofen pump records to and from FHIR R4, in step with hospital EHRs.
