@@ -27,7 +27,7 @@ def write(
 def converted(
     c: Connection, tenant_id: int, event: Event, notes: Iterable[Issue], *, at: str, actor: str
 ) -> None:
-    """What was converted while an event was read from FHIR: place, rule, the original and the result."""
+    """What was noted when an event was read from FHIR (conversions, broken R4 rules): place, rule, words."""
     detail = "; ".join(f"{note.path}: {note.rule}: {note.message}" for note in notes)
     subject = f"event/{event['source']}/{event['id']}"
     write(c, tenant_id, at=at, actor=actor, action="converted", subject=subject, detail=detail)
