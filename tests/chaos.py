@@ -51,7 +51,7 @@ class Run:
     seed: int = 1
     workers: int = 3
     senders: int = 2
-    speed: float = 20.0
+    speed: float = 2.5
     bug: str | None = None
 
 
@@ -187,6 +187,7 @@ class Processes:
     def stop(self) -> None:
         for pid in self._alive:
             os.kill(pid, signal.SIGKILL)
+            self._ask({"reap": pid})
         assert self._fork.stdin is not None
         self._fork.stdin.close()
         self._fork.wait()
@@ -286,7 +287,9 @@ def _drive(
         progress = done / (2 * plan.events)
         if progress > last:
             last, moved = progress, time.monotonic()
-            tell(f"{progress:.0%}, {processes.died} kills")
+            tell(
+                f"{sum(len(s.acknowledged) for s in senders)} acknowledged, {target.applied()} applied, {processes.died} kills"
+            )
         target.disturb(progress)
         processes.replace_ended()
         if processes.died < plan.kills * min(1.0, progress / 0.97):

@@ -31,18 +31,20 @@ POINTS = {
     "c1": Point("a request's body is read", "service", "service.intake", "load_line"),
     "c2": Point("an event is parsed", "service", "service.intake", "load_line", "after"),
     "c3": Point("its row is inserted", "service", "service.store.events", "_insert", "after"),
-    "c4": Point("it is committed, and not answered", "service", "service.store.engine", "Store.write", "left"),
+    "c4": Point(
+        "it is committed, and not answered", "service", "service.store.engine", "Store.write", "left"
+    ),
     "c5": Point("the answer is partly written", "service", "service.api.events", "_shown", "after"),
-    "c6": Point("a lane is claimed", "worker", "service.store.leases", "acquire", "after"),
+    "c6": Point("a lane is claimed", "worker", "service.store.lanes", "claim", "after"),
     "c7": Point("a record is mapped", "worker", "mappings", "resources", "after"),
     "c8": Point("the bytes are about to be sent", "worker", "requests.sessions", "Session.send"),
     "c9": Point("the EHR has applied it", "worker", "requests.sessions", "Session.send", "after"),
     "c10": Point("its answer is read", "worker", "service.sync.ehr", "HttpEhr.transaction", "after"),
-    "c11": Point("the outcome is committed", "worker", "service.sync.worker", "deliver", "after"),
+    "c11": Point("the outcome is committed", "worker", "service.sync.outbox", "_record", "after"),
     "c12": Point("a page is fetched", "worker", "service.sync.pull", "take_version"),
     "c13": Point("a version of it is stored", "worker", "service.sync.pull", "take_version", "after"),
     "c14": Point("the cursor is saved", "worker", "service.store.endpoints", "set_cursor", "after"),
-    "c16": Point("an audit row is added", "worker", "service.store.audit", "write", "after"),
+    "c16": Point("an audit row is added", "worker", "service.store.audit", "write_many", "after"),
 }
 """c15, c17 to c20 are no points of these processes: docs/reliability.md says which tests have them."""
 
