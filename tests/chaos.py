@@ -1,4 +1,4 @@
-"""Chaos: a clinic's events through the real service into an EHR that misbehaves, every process killed again and again.
+"""Chaos: a clinic's events through the real service into an EHR that misbehaves, its processes killed all the time.
 
 Run as a program for `make chaos`: ten seeds, `SEEDS=n` for another number, on SQLite and on PostgreSQL.
 """
@@ -287,9 +287,8 @@ def _drive(
         progress = done / (2 * plan.events)
         if progress > last:
             last, moved = progress, time.monotonic()
-            tell(
-                f"{sum(len(s.acknowledged) for s in senders)} acknowledged, {target.applied()} applied, {processes.died} kills"
-            )
+            acknowledged = sum(len(s.acknowledged) for s in senders)
+            tell(f"{acknowledged} acknowledged, {target.applied()} applied, {processes.died} kills")
         target.disturb(progress)
         processes.replace_ended()
         if processes.died < plan.kills * min(1.0, progress / 0.97):

@@ -1,10 +1,10 @@
 """Starts processes of the service and of the workers quickly: everything is imported once, then forked.
 
-Run as a program. It reads a JSON object a line: `{"role": "worker" | "service", …}` starts a process and answers
-with its pid, `{"reap": pid}` waits for the end of one, `{"ended": true}` names those that ended by themselves. Its
-children run the service's own code: the WSGI application, and the runner of `itb worker`. A kill is SIGKILL.
+Run as a program. It reads a JSON object a line: `{"role": "worker" | "service", …}` starts a process and
+answers with its pid, `{"reap": pid}` waits for the end of one, `{"ended": true}` names those that ended by
+themselves. Its children run the service's own code: the WSGI application, and what `itb worker` runs.
 
-The clock of the children goes `speed` times as fast as ours, so that leases end and delays pass while one looks.
+The clock of the children goes `speed` times as fast as ours, so that delays pass while one looks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import os
 import random
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -27,10 +26,10 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 import chaos_bugs
 import crash_points
+from service import server
 from service.app import create_app
 from service.settings import Settings
 from service.store.engine import Store
-from service.sync import worker
 
 PR_SET_PDEATHSIG = 1
 
@@ -59,8 +58,8 @@ def serve(order: dict[str, Any]) -> None:
 
 def work(order: dict[str, Any]) -> None:
     """What `itb worker` runs."""
-    worker.Runner(Store(order["url"]), clock(order["speed"])).start()
-    threading.Event().wait()
+    server.now = clock(order["speed"])
+    server.run_worker(Store(order["url"]))
 
 
 ROLES = {"service": serve, "worker": work}

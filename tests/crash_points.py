@@ -1,4 +1,4 @@
-"""Named points at which a process dies at once, as a power cut would have it: `CRASH_AT=name[:n]`, the n-th time.
+"""Named points at which a process dies at once: `CRASH_AT=name[:n]`, the n-th time it comes by.
 
 They are wrapped around functions of the service from outside: code that can end the process by an environment
 variable has no place in the service. `test_chaos.py` counts that every point fired.

@@ -1,8 +1,8 @@
-"""The history checker: did what was acknowledged arrive, once, in order, digit for digit, and nothing else? Pure.
+"""The history checker: did what was acknowledged arrive, once, in order, digit for digit, and no more? Pure.
 
-It reads what was acknowledged, what the EHR applied (every version, in order), and what the ledger keeps, and
-names each breach of one of seven invariants. Every test of faults and kills uses it, and ships with bugs that it
-must see (`tests/chaos_bugs.py`).
+It reads what was acknowledged, what the EHR applied (every version, in order), and what the ledger keeps,
+and names each breach of one of seven invariants. Every test of faults and kills uses it, and ships with bugs
+that it must see (`tests/chaos_bugs.py`).
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def summary(breaches: Sequence[Breach]) -> str:
 
 @dataclass(slots=True)
 class Expected:
-    """For each identity the contents that it has had, one after the other; for each event its own resources."""
+    """For each identity the contents that it has had, in order; for each event its Provenance."""
 
     contents: dict[Key, list[str]] = field(default_factory=dict)
     of_event: dict[tuple[str, str], Key] = field(default_factory=dict)
