@@ -1,4 +1,4 @@
-"""Chaos: a clinic's events through the real service into an EHR that misbehaves, its processes killed all the time.
+"""Chaos: a clinic's events through the service into a misbehaving EHR, its processes killed all the time.
 
 Run as a program for `make chaos`: ten seeds, `SEEDS=n` for another number, on SQLite and on PostgreSQL.
 """

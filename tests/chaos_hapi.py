@@ -1,4 +1,4 @@
-"""A real HAPI as the EHR of a chaos run: on a file, killed and started again, its answers lost and mangled."""
+"""A real HAPI as the EHR of a chaos run: on a file, killed, started again, its answers lost and mangled."""
 
 from __future__ import annotations
 
