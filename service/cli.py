@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,19 +17,13 @@ from mappings.identity import SOURCE
 
 from . import conversion, parallel
 from .administration import COMMANDS as ADMINISTRATION
+from .cli_servers import COMMANDS as SERVERS
+from .cli_servers import introduce
 from .fake_ehr.personality import NAMES as FAKE_EHRS
 from .intake import Loaded, load_line, take
-from .opening import opened, settings
+from .opening import TENANT, now, opened, settings
 from .progress import counted
 from .synthetic import write_clinic
-
-TENANT = 1
-"""The one tenant there is so far; the first migration makes it."""
-
-
-def now() -> datetime:
-    """The clock of the command line."""
-    return datetime.now(UTC)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -294,12 +287,14 @@ def endpoints_add(
         options["headers"] = dict(_header(text) for text in header)
     if refused := NewEndpoint().validate({"name": name, "url": url, "options": options}):
         raise click.UsageError("; ".join(f"{i.path}: {i.message}" for i in issues_of(refused)))
-    with opened().write() as c:
+    store = opened()
+    with store.write() as c:
         if store_endpoints.find(c, TENANT, name) is not None:
             raise click.ClickException(f"there is an endpoint {name} already")
         made = store_endpoints.add(c, TENANT, name, url, options, now=now())
         pending = deliveries.catch_up(c, made, now=now(), from_the_start=True) if backfill else 0
     click.echo(f"{made.name}\t{made.url}\t{pending} events to deliver")
+    introduce(store, made)
 
 
 def _header(text: str) -> tuple[str, str]:
@@ -452,19 +447,7 @@ def _named(text: str) -> tuple[str, str]:
     return system, value
 
 
-@main.command()
-def doctor() -> None:
-    """Check settings, database, keys and each EHR; say what is wrong and what to do."""
-    from .doctor import checks
-
-    failed = False
-    for check in checks(settings(), now):
-        click.echo(f"{'ok  ' if check.ok else 'FAIL'}  {check.what}: {check.found}")
-        failed = failed or not check.ok
-    sys.exit(1 if failed else 0)
-
-
-for command in ADMINISTRATION:
+for command in (*ADMINISTRATION, *SERVERS):
     main.add_command(command)
 
 
