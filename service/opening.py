@@ -1,13 +1,22 @@
-"""What a command of `itb` begins with: the settings of its environment, the store that they name."""
+"""What a command of `itb` begins with: tenant, clock, settings, and the store that they name."""
 
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from typing import Any
 
 import click
 
 from .settings import Settings, SettingsError, from_environment
+
+TENANT = 1
+"""The one tenant there is so far; the first migration makes it."""
+
+
+def now() -> datetime:
+    """The clock of the command line."""
+    return datetime.now(UTC)
 
 
 def settings() -> Settings:

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -17,23 +16,14 @@ from sqlalchemy.exc import OperationalError
 
 from mappings import Issue
 from mappings.exact_json import dumps
-from service.opening import opened
+from service.opening import now, opened
 from service.progress import counted
-from service.store.tables import DEFAULT_TENANT
 
 from . import checkpoint as marks
 from .checkpoint import Mark, Output, Trail
 from .exits import DONE, EXITS, INTERRUPTED, REFUSALS, Stopped, Unreachable, status_of
 
 Json = Any
-TENANT = DEFAULT_TENANT
-
-
-def now() -> datetime:
-    """The clock of the commands."""
-    return datetime.now(UTC)
-
-
 MOST_ITEMS = 1000
 """Refused items that a report lists; it says how many more there are."""
 

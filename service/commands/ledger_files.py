@@ -12,10 +12,11 @@ import click
 from mappings.exact_json import dumps, lines
 from service import intake
 from service.intake import Loaded, Result, load_line, rehearse, take
+from service.opening import TENANT, now
 from service.store.keys import Caller
 
 from .exits import Stopped
-from .job import CHECKPOINT, DRY_RUN, REPORT, TENANT, Job, now, said
+from .job import CHECKPOINT, DRY_RUN, REPORT, Job, said
 
 CALLER = Caller(TENANT, "cli")
 

@@ -6,8 +6,10 @@ from typing import Any
 
 import click
 
+from service.opening import TENANT, now
+
 from .exits import Unreachable, status_of
-from .job import DRY_RUN, REPORT, TENANT, Job, now
+from .job import DRY_RUN, REPORT, Job
 
 SILENT = frozenset({"Unreachable", "Ambiguous", "Throttled", "Busy"})
 """Failures of an EHR that pass: it may answer the next time."""

@@ -260,18 +260,8 @@ def test_a_killed_process_goes_on_as_two(tmp_path: Path) -> None:
     events.insert(checkpoint.EVERY + 500, BAD)
     assert len(events) > checkpoint.EVERY + 600
     file.write_bytes(b"\n".join(events))
-    command = [
-        *ITB,
-        "convert",
-        "to-fhir",
-        str(file),
-        "--jobs",
-        jobs,
-        "--out",
-        str(out),
-        "--checkpoint",
-        str(job),
-    ]
+    files = [str(file), "--out", str(out), "--checkpoint", str(job)]
+    command = [*ITB, "convert", "to-fhir", *files]
     with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as process:
         assert process.stderr is not None and process.stderr.readline().startswith(b"line 1501: ")
         os.killpg(process.pid, signal.SIGKILL)
