@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mappings.exact_json import dumps
+from mappings.rows import Issue
 from service.problems import listed
 
 from .file_intake import Contents
@@ -45,6 +46,11 @@ class Outcome:
     @property
     def ok(self) -> bool:
         return not self.contents.failures
+
+    @property
+    def issues(self) -> list[Issue]:
+        """The first of what was wrong in it, a row an item."""
+        return [one.issues[0] for one in self.contents.failures[:MOST_LISTED]]
 
     def as_json(self) -> dict[str, Any]:
         """For reports and reason files: no content, only places, rules and counts."""

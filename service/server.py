@@ -19,6 +19,7 @@ from .settings import Settings, from_environment
 from .store.engine import Store, migrate
 from .store.tables import DEFAULT_TENANT
 from .sync.worker import Runner
+from .verify import require_sound
 
 
 def now() -> datetime:
@@ -52,6 +53,7 @@ def run(settings: Settings, host: str, port: int) -> None:
     """Serve until a signal stops it; the database is migrated first."""
     store = Store(settings.database_url)
     migrate(store)
+    require_sound(store)
     store.close()
     chosen = port or free_port(host)
     click.echo(f"itb-fhir serves http://{host}:{chosen}/docs", err=True)
@@ -70,6 +72,7 @@ def run(settings: Settings, host: str, port: int) -> None:
 
 def run_worker(store: Store) -> None:
     """Keep the EHRs in step until Ctrl-C or SIGTERM."""
+    require_sound(store)
     stop = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())

@@ -26,11 +26,13 @@ CODES = frozenset({"AA", "AE", "AR", "CA", "CE", "CR"})
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """The answer to a message: its code (MSA-1), and what its ERR segments say."""
+    """The answer to a message: its code (MSA-1), and of each ERR where, and which code (HL7 table 0357).
+
+    The words of the other side (ERR-7, ERR-8) may hold a patient's data and are left out.
+    """
 
     code: str
-    errors: tuple[str, ...]
-    error_codes: tuple[str, ...]
+    errors: tuple[tuple[str, str], ...]
 
     @property
     def is_good(self) -> bool:
@@ -138,16 +140,10 @@ def acknowledged(data: bytes, control_id: str) -> Acknowledged:
         raise Ambiguous("the answer has no acknowledgement code (MSA-1)")
     errs = [segment for segment in answer.segments if segment[0] == "ERR"]
     separator = answer.separators.component
-    return Acknowledged(
-        code,
-        tuple(filter(None, (_err_words(err, separator) for err in errs))),
-        tuple(err[3].split(separator)[0] for err in errs if len(err) > 3),
-    )
+    return Acknowledged(code, tuple(_place_and_code(err, separator) for err in errs))
 
 
-def _err_words(err: list[str], separator: str) -> str:
-    """Where and which rule; the words of the other side (ERR-7, ERR-8) may hold a patient's data."""
+def _place_and_code(err: list[str], separator: str) -> tuple[str, str]:
     where = err[2] if len(err) > 2 else ""
     code = err[3].split(separator)[0] if len(err) > 3 else ""
-    own = err[5].split(separator)[0] if len(err) > 5 else ""
-    return " ".join(part for part in (where[:60], code[:20], own[:40]) if part)
+    return where[:60], code[:20]

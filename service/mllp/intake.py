@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from mappings.rows import Issue, MappingError
+from service.chain import Damaged
 from service.intake import admit
 from service.store import audit, endpoints, messages
 from service.store.endpoints import Endpoint
 from service.store.engine import Store
 from service.store.events import content_hash
+from service.store.faults import fault_of
 from service.store.messages import Known, New, Stored, Told
 from service.store.times import stamp
 
@@ -64,7 +66,8 @@ def take(store: Store, tenant_id: int, received: Sequence[Understood], clock: Cl
 
 def _alone(store: Store, tenant_id: int, it: Understood, clock: Clock, error: Exception) -> Taken:
     """A message that could not be taken: the database is away, or it hits a bug of ours and is parked."""
-    if not isinstance(error, OperationalError) and not _is_bug(it.issues):
+    passes = isinstance(error, DBAPIError) and fault_of(error) is not None
+    if not passes and not _is_bug(it.issues):
         why = f"internal error: {type(error).__name__}"
         bad = Understood(
             it.content, it.content_hash, it.message, it.sender, it.key, (), (Issue("$", "internal", why),)
@@ -177,6 +180,9 @@ def _admit_each(
             done = admit(c, tenant_id, event, received_at=now, actor=actor, endpoints=targets)
         except MappingError as error:
             issues.extend(error.issues)
+            continue
+        except Damaged as error:  # what it must be checked against cannot be trusted
+            issues.append(Issue("$", "ledger-damaged", str(error)))
             continue
         if done.seq is None:
             issues.append(Issue("version", "conflict", done.reason or ""))

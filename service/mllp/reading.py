@@ -13,8 +13,10 @@ from mappings.rows import Issue, MappingError
 from .framing import END, START, is_clean
 from .senders import Peer, Sender, find
 
-PARKED = frozenset({"time-zone", "intrathecal-refill", "patient", "source", "code", "unit", "internal"})
-"""Rules that a line in the sender's file (or, for `internal`, a newer version) may mend: kept for a retry."""
+PARKED = frozenset({"time-zone", "intrathecal-refill", "patient", "source", "code", "unit", "internal"}) | {
+    "ledger-damaged"
+}
+"""Rules that a change on our side may mend, most of them a line in the sender's file: kept for a retry."""
 REJECTED = frozenset({"sender", "processing-id", "charset", "separators", "framing", "size", "segment"}) | {
     "segment-end",
     "message-type",
