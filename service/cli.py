@@ -17,7 +17,7 @@ from . import conversion
 from .administration import COMMANDS as ADMINISTRATION
 from .cli_servers import COMMANDS as SERVERS
 from .cli_servers import introduce
-from .commands import convert, ledger_files, sync
+from .commands import convert, import_csv, ledger_files, sync
 from .fake_ehr.personality import NAMES as FAKE_EHRS
 from .opening import TENANT, now, opened, settings
 from .progress import counted
@@ -34,7 +34,13 @@ def main() -> None:
     """
 
 
-for _job in (convert.convert, ledger_files.import_, ledger_files.export, sync.sync):
+for _job in (
+    convert.convert,
+    ledger_files.import_,
+    ledger_files.export,
+    import_csv.import_csv,
+    sync.sync,
+):
     main.add_command(_job)
 
 
