@@ -19,12 +19,12 @@ from .cli_servers import COMMANDS as SERVERS
 from .cli_servers import introduce
 from .commands import convert, import_csv, ledger_files, sync
 from .fake_ehr.personality import NAMES as FAKE_EHRS
-from .opening import TENANT, now, opened, settings
+from .opening import TENANT, Commands, now, opened, settings
 from .progress import counted
 from .synthetic import write_clinic
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="itb-fhir")
 def main() -> None:
     """Intrathecal baclofen pump records to and from FHIR R4, in step with hospital EHRs.
