@@ -16,7 +16,7 @@ HAPI_BUILT := $(HAPI)/target/classpath
 
 .DELETE_ON_ERROR:
 .PHONY: help install lint test fuzz check-image demo hapi hapi-build hapi-archive bench golden docs lock wheel install-runtime clean \
-        need-python need-java
+        need-python need-java need-postgresql
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -35,6 +35,11 @@ need-java:
 	  { echo 'missing: a JDK, 17 or later; on Debian: sudo apt-get install openjdk-17-jdk-headless' >&2; exit 1; }
 	@command -v mvn >/dev/null || \
 	  { echo 'missing: Maven; on Debian: sudo apt-get install maven' >&2; exit 1; }
+
+# Debian keeps the server's programs apart from the client's, so that several versions can be installed.
+need-postgresql:
+	@ls /usr/lib/postgresql/1[5-9]/bin/initdb /usr/lib/postgresql/[2-9][0-9]/bin/initdb 2>/dev/null | grep -q . || \
+	  { echo 'missing: PostgreSQL, 15 or later; on Debian: sudo apt-get install postgresql' >&2; exit 1; }
 
 # --- the environment ------------------------------------------------------------------------------------
 
@@ -62,7 +67,7 @@ lint: install ## format, lint, types, import contracts
 	@$(BIN)/lint-imports --no-cache > build/imports.txt 2>&1 || { cat build/imports.txt; exit 1; }
 	@grep '^Contracts: [1-9]' build/imports.txt || { echo 'import-linter saw no contract' >&2; exit 1; }
 
-test: need-python need-java install hapi-build lint ## everything: lint, the suite on a real HAPI, the image's steps
+test: need-python need-java need-postgresql install hapi-build lint ## everything: lint, the suite on real servers, the image's steps
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 	$(MAKE) check-image
 

@@ -1,4 +1,4 @@
-"""One real HAPI for the whole run, started when the first test asks for it.
+"""One real HAPI and one real PostgreSQL for the whole run, each started when the first test asks for it.
 
 `ITB_TEST_HAPI_URL` names a server that runs already, so that one need not wait for it while developing.
 
@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from postgresql_server import PostgresqlServer, start_postgresql
 from service.hapi_server import start_hapi
 from site_of_hapi import validator_of
 
@@ -41,3 +42,28 @@ def hapi(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def hapi_validate(hapi: str) -> Callable[[Any], list[Any]]:
     """`hapi_validate(resource)`: the errors that HAPI's `$validate` finds."""
     return validator_of(hapi)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgresqlServer]:
+    """A real PostgreSQL; `postgresql.database()` makes a database in it."""
+    server = start_postgresql()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def postgresql_url(postgresql: PostgresqlServer) -> Iterator[str]:
+    """A database of the test's own on PostgreSQL, with the tables of this version."""
+    url = postgresql.database()
+    yield url
+    postgresql.drop(url)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database of the test's own; a test that asks for it runs on both databases."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/itb.db"
+    made: str = request.getfixturevalue("postgresql_url")
+    return made

@@ -46,10 +46,10 @@ HISTORY = (DEVICE, REFILL, START, SECOND, THIRD)
 
 
 class Site:
-    """One ledger and one endpoint; `crash` and restart is making the Store anew."""
+    """One ledger (on SQLite in `folder`, or where `url` says) and one endpoint; a restart opens it anew."""
 
-    def __init__(self, folder: Path, **options: Any) -> None:
-        self.url = f"sqlite:///{folder}/itb.db"
+    def __init__(self, folder: Path, url: str = "", **options: Any) -> None:
+        self.url = url or f"sqlite:///{folder}/itb.db"
         self.store = Store(self.url)
         migrate(self.store)
         self.ehr = MemoryEhr()

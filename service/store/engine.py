@@ -55,9 +55,10 @@ class Store:
 
     def _check_durable(self) -> None:
         """Refuse to start on a database that could forget an answered request."""
-        if not self._sqlite:
-            return
         with self.engine.connect() as c:
+            if not self._sqlite:
+                _check_postgresql(c)
+                return
             journal = c.exec_driver_sql("PRAGMA journal_mode").scalar()
             synchronous = c.exec_driver_sql("PRAGMA synchronous").scalar()
         if (journal, synchronous) != ("wal", 2):
@@ -82,6 +83,15 @@ class Store:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def _check_postgresql(c: Connection) -> None:
+    """`synchronous_commit` may wait for standbys as well, but it must wait for this server's own disk."""
+    for name in ("fsync", "synchronous_commit"):
+        if (found := c.exec_driver_sql(f"SHOW {name}").scalar()) == "off":
+            raise StoreError(
+                f"PostgreSQL must run with {name} on, found {found}: it forgets what it answered"
+            )
 
 
 def _sqlite_connect(connection: Any, _record: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from site_of_tests import DEVICE, HISTORY, REFILL, SECOND, START, THIRD, Site, e
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path)
+def site(tmp_path: Path, database_url: str) -> Iterator[Site]:
+    made = Site(tmp_path, database_url)
+    yield made
+    made.store.close()
 
 
 def versions(site: Site) -> dict[tuple[str, str], int]:

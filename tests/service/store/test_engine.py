@@ -9,12 +9,23 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy import Connection, inspect
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from postgresql_server import PostgresqlServer
 from service.store.engine import Store, StoreError, is_migrated, migrate
 from service.store.tables import metadata
 from service.store.times import moment, stamp
+
+
+def record(c: Connection) -> None:
+    """One audit row and one event."""
+    audit_row(c)
+    c.exec_driver_sql(
+        "INSERT INTO events (tenant_id, source, event_id, version, type, status, patient_system, "
+        "patient_value, occurred_at, occurred_utc, content, content_hash, received_at) "
+        "VALUES (1, 's', 'i', 1, 't', 'final', 'p', 'v', '', '', '{}', '', '')"
+    )
 
 
 def audit_row(c: Connection, subject: str = "x") -> None:
@@ -51,24 +62,34 @@ def test_a_database_newer_than_the_code_is_refused(store: Store) -> None:
         migrate(store)
 
 
-def test_a_migration_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = Store(f"sqlite:///{tmp_path}/half.db")
+@pytest.mark.parametrize("on", ["sqlite", "postgresql"])
+def test_a_migration_that_fails_leaves_nothing(on: str, tmp_path: Path, postgresql: PostgresqlServer) -> None:
+    url = postgresql.database(migrated=False) if on == "postgresql" else f"sqlite:///{tmp_path}/half.db"
+    made = Store(url)
     with made.write() as c:
         c.exec_driver_sql("CREATE TABLE links (id INTEGER)")
-    with pytest.raises(OperationalError):
+    with pytest.raises(DBAPIError):
         migrate(made)
     with made.read() as c:
-        names = c.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'").scalars().all()
-    assert names == ["links"]
+        assert inspect(c).get_table_names() == ["links"]
+    made.close()
 
 
-def test_an_answered_write_is_on_the_disk(store: Store) -> None:
-    with store.engine.connect() as c:
+def test_an_answered_write_is_on_the_disk(tmp_path: Path) -> None:
+    with Store(f"sqlite:///{tmp_path}/itb.db").engine.connect() as c:
         found = [
             c.exec_driver_sql(f"PRAGMA {name}").scalar()
             for name in ("journal_mode", "synchronous", "foreign_keys", "recursive_triggers")
         ]
     assert found == ["wal", 2, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["fsync", "synchronous_commit"])
+def test_a_postgresql_that_forgets_is_refused(postgresql: PostgresqlServer, name: str) -> None:
+    url = postgresql.database()
+    with postgresql.server_setting(name, "off"), pytest.raises(StoreError, match=f"{name} on"):
+        Store(url)
+    Store(url).close()
 
 
 def test_a_database_in_memory_is_refused() -> None:
@@ -82,28 +103,31 @@ def test_an_address_that_is_none_is_refused_without_repeating_it() -> None:
     assert "s3cret" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        "UPDATE {table} SET tenant_id = 1",
-        "DELETE FROM {table}",
-        "INSERT OR REPLACE INTO audit (id, tenant_id, at, actor, action, subject, detail) "
-        "VALUES (1, 1, '', '', '', 'other', '')",
-    ],
-)
+@pytest.mark.parametrize("change", ["UPDATE {table} SET tenant_id = 1", "DELETE FROM {table}"])
 @pytest.mark.parametrize("table", ["events", "audit"])
 def test_what_was_recorded_cannot_be_changed(store: Store, table: str, change: str) -> None:
     with store.write() as c:
-        audit_row(c)
-        c.exec_driver_sql(
-            "INSERT INTO events (tenant_id, source, event_id, version, type, status, patient_system, "
-            "patient_value, occurred_at, occurred_utc, content, content_hash, received_at) "
-            "VALUES (1, 's', 'i', 1, 't', 'final', 'p', 'v', '', '', '{}', '', '')"
-        )
-    with pytest.raises(IntegrityError, match="append-only"), store.write() as c:
+        record(c)
+    with pytest.raises(DBAPIError, match="append-only"), store.write() as c:
         c.exec_driver_sql(change.format(table=table))
     with store.read() as c:
         assert c.exec_driver_sql("SELECT subject FROM audit").scalars().all() == ["x"]
+        assert c.exec_driver_sql("SELECT count(*) FROM events").scalar() == 1
+
+
+def test_what_was_recorded_cannot_be_replaced(tmp_path: Path) -> None:
+    """SQLite alone has a statement that deletes a row on the way to an insert."""
+    store = Store(f"sqlite:///{tmp_path}/itb.db")
+    migrate(store)
+    with store.write() as c:
+        record(c)
+    replace = (
+        "INSERT OR REPLACE INTO audit (id, tenant_id, at, actor, action, subject, detail) "
+        "VALUES (1, 1, '', '', '', 'other', '')"
+    )
+    with pytest.raises(IntegrityError, match="append-only"), store.write() as c:
+        c.exec_driver_sql(replace)
+    store.close()
 
 
 def test_a_write_that_fails_is_undone(store: Store) -> None:
@@ -122,8 +146,8 @@ def test_a_reader_sees_one_state_throughout(store: Store) -> None:
         assert c.exec_driver_sql("SELECT count(*) FROM audit").scalar() == 0
 
 
-def test_writers_in_one_process_and_in_several_take_turns(store: Store, tmp_path: Path) -> None:
-    other = Store(str(store.engine.url))
+def test_writers_in_one_process_and_in_several_take_turns(store: Store, database_url: str) -> None:
+    other = Store(database_url)
 
     def write(which: Store, name: str) -> None:
         for n in range(20):

@@ -1,9 +1,7 @@
-"""The ledger, its deliveries, links and leases; on SQLite, and on the PostgreSQL of ITB_TEST_POSTGRESQL."""
+"""The ledger, its deliveries, links and leases; on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,21 +21,6 @@ from strategies import ANY_EVENT
 
 Json = Any
 NOW = datetime.fromisoformat("2026-11-23T09:00:00+00:00")
-POSTGRESQL = os.environ.get("ITB_TEST_POSTGRESQL", "")
-ON_POSTGRESQL = pytest.param(
-    "postgresql", marks=pytest.mark.skipif(not POSTGRESQL, reason="ITB_TEST_POSTGRESQL is not set")
-)
-
-
-@pytest.fixture(params=["sqlite", ON_POSTGRESQL])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    made = Store(POSTGRESQL if request.param == "postgresql" else f"sqlite:///{tmp_path}/itb.db")
-    if request.param == "postgresql":
-        with made.write() as c:
-            c.exec_driver_sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
-    migrate(made)
-    yield made
-    made.close()
 
 
 def canonical(event: Json) -> Json:
