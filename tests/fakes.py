@@ -46,7 +46,7 @@ class MemoryEhr:
         self._call("search")
         found = [versions[-1] for (t, _), versions in self.history.items() if t == type]
         for name, value in params.items():
-            if not name.startswith("_") or name == "_lastUpdated":
+            if not name.startswith("_") or name in ("_lastUpdated", "_id"):
                 found = [r for r in found if MATCH[name](r, value)]
         found.sort(key=lambda r: r["meta"]["lastUpdated"])
         yield Page([copy(r) for r in found], self._stamp())
@@ -160,7 +160,8 @@ def resolved(node: Json, targets: dict[Any, str], exists: Callable[[str], bool])
 MATCH: dict[str, Callable[[Json, str], bool]] = {
     "identifier": lambda r, value: has_identifier(r, *value.split("|", 1)),
     "_lastUpdated": lambda r, value: r["meta"]["lastUpdated"] >= value.removeprefix("ge"),
-    "device": lambda r, value: (r.get("device") or {}).get("reference") == value,
+    "device": lambda r, value: (r.get("device") or {}).get("reference") in value.split(","),
+    "_id": lambda r, value: r["id"] in value.split(","),
 }
 
 

@@ -89,7 +89,9 @@ def set_deleted(c: Connection, endpoint_id: int, resource_type: str, remote_id: 
 def count(c: Connection, endpoint_id: int) -> int:
     """How many resources of the EHR are linked and not deleted there."""
     query = select(func.count()).select_from(links)
-    return c.execute(query.where(links.c.endpoint_id == endpoint_id, links.c.deleted_at.is_(None))).scalar_one()
+    return c.execute(
+        query.where(links.c.endpoint_id == endpoint_id, links.c.deleted_at.is_(None))
+    ).scalar_one()
 
 
 def save(c: Connection, link: Link, *, now: datetime) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, insert, select
 
 from .tables import remote_versions
 from .times import stamp
@@ -70,29 +70,3 @@ def add(c: Connection, versions: Sequence[RemoteVersion], *, now: datetime) -> N
         at = stamp(now)
         rows = [{name: getattr(one, name) for name in _FIELDS} | {"seen_at": at} for one in versions]
         c.execute(insert(remote_versions), rows)
-
-
-def set_outcome(c: Connection, seen: RemoteVersion, outcome: str, event_seq: int | None) -> None:
-    """What became of it after all (a parked version that was read again)."""
-    c.execute(
-        update(remote_versions)
-        .where(
-            remote_versions.c.endpoint_id == seen.endpoint_id,
-            remote_versions.c.resource_type == seen.resource_type,
-            remote_versions.c.remote_id == seen.remote_id,
-            remote_versions.c.version_id == seen.version_id,
-        )
-        .values(outcome=outcome, event_seq=event_seq)
-    )
-
-
-def search(c: Connection, endpoint_id: int, *, outcome: str, limit: int = 1000) -> list[RemoteVersion]:
-    """The versions with one outcome, as they were seen."""
-    query = select(remote_versions).where(
-        remote_versions.c.endpoint_id == endpoint_id, remote_versions.c.outcome == outcome
-    )
-    return [_version(row) for row in c.execute(query.order_by(remote_versions.c.id).limit(limit))]
-
-
-def _version(row: Row[Any]) -> RemoteVersion:
-    return RemoteVersion(**{name: getattr(row, name) for name in _FIELDS})

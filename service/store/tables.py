@@ -165,7 +165,7 @@ conflicts = Table(
     Column("source", Text, nullable=False),
     Column("event_id", Text, nullable=False),
     Column("lane", Text, nullable=False),
-    Column("base_seq", BigInteger),
+    Column("base", Text),
     Column("ours_seq", BigInteger, nullable=False),
     Column("resource_type", Text, nullable=False),
     Column("remote_id", Text, nullable=False),

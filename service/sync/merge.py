@@ -43,7 +43,10 @@ TABLE: dict[tuple[Owner, Changed], Verdict] = {
     (Owner.DOSE, Changed.THEIRS): Verdict.ASK,
     (Owner.DOSE, Changed.BOTH): Verdict.ASK,
     (Owner.PUMP, Changed.OURS): Verdict.OURS,
-    (Owner.PUMP, Changed.THEIRS): Verdict.ASK,  # newer than what the programmer read: an error, or its mending
+    (
+        Owner.PUMP,
+        Changed.THEIRS,
+    ): Verdict.ASK,  # newer than what the programmer read: an error, or its mending
     (Owner.PUMP, Changed.BOTH): Verdict.OURS,
     (Owner.EHR, Changed.OURS): Verdict.OURS,
     (Owner.EHR, Changed.THEIRS): Verdict.THEIRS,
@@ -126,7 +129,7 @@ def differences(base: Event | None, ours: Event, theirs: Event) -> list[Differen
 
 
 def needs_two(type: str, asked: tuple[Difference, ...]) -> bool:
-    """Whether two persons must decide: a field of `Owner.DOSE`, or whether a record with such counts at all."""
+    """Whether two persons must decide: a field of `Owner.DOSE`, or whether a record with such counts."""
     doses = type in DOSE_TYPES
     return any(d.owner is Owner.DOSE or (d.owner is Owner.RETRACTION and doses) for d in asked)
 
@@ -166,17 +169,17 @@ def _who(base: Event | None, agreed: Json, ours: Json, theirs: Json) -> Changed 
     return Changed.OURS if same(agreed, theirs) else Changed.BOTH
 
 
-def _verdict(
-    one: Difference, base: Event | None, ours: Event, theirs: Event, their_record: bool
-) -> Verdict:
+def _verdict(one: Difference, base: Event | None, ours: Event, theirs: Event, their_record: bool) -> Verdict:
     if one.changed is None:
         return Verdict.ASK
     if one.owner is Owner.RETRACTION and one.changed is Changed.THEIRS:
         assert base is not None
         untouched = not [d for d in differences(base, base, ours) if d.path != one.path]
         return Verdict.THEIRS if is_retracted(theirs) and untouched else Verdict.ASK
-    if their_record and one.changed is Changed.THEIRS:
+    if one.changed is Changed.THEIRS and their_record:
         return Verdict.THEIRS
+    if one.changed is Changed.THEIRS and one.theirs is None:
+        return Verdict.ASK  # nothing said is no word against what was said
     return TABLE[one.owner, one.changed]
 
 

@@ -30,9 +30,7 @@ def upgrade() -> None:
 
 
 def _remote_versions() -> None:
-    op.add_column(
-        "remote_versions", sa.Column("content_hash", sa.Text, nullable=False, server_default="")
-    )
+    op.add_column("remote_versions", sa.Column("content_hash", sa.Text, nullable=False, server_default=""))
     with op.batch_alter_table("remote_versions") as table:
         table.alter_column("content_hash", server_default=None)
         table.drop_constraint("uq_remote_versions", type_="unique")
@@ -52,7 +50,7 @@ def _conflicts() -> None:
         sa.Column("source", sa.Text, nullable=False),
         sa.Column("event_id", sa.Text, nullable=False),
         sa.Column("lane", sa.Text, nullable=False),
-        sa.Column("base_seq", sa.BigInteger),
+        sa.Column("base", sa.Text),
         sa.Column("ours_seq", sa.BigInteger, nullable=False),
         sa.Column("resource_type", sa.Text, nullable=False),
         sa.Column("remote_id", sa.Text, nullable=False),
