@@ -256,6 +256,13 @@ def endpoints() -> None:
     show_default=True,
     help="--no- for an EHR that refuses a claim of a profile it does not know (itb ig build)",
 )
+@click.option(
+    "--allow-type", multiple=True, metavar="TYPE", help="written although its CapabilityStatement refuses it"
+)
+@click.option("--refuse-type", multiple=True, metavar="TYPE", help="a resource type that is never written")
+@click.option(
+    "--transactions/--no-transactions", default=None, help="  [default: as its CapabilityStatement says]"
+)
 @click.option("--poll-seconds", type=click.IntRange(1), help="how often to read what changed there")
 @click.option("--header", multiple=True, metavar="NAME:VALUE", help="sent with every request")
 @click.option("--backfill", is_flag=True, help="also deliver what the ledger holds already")
@@ -264,6 +271,9 @@ def endpoints_add(
     url: str,
     create_missing_patients: bool,
     claim_profiles: bool,
+    allow_type: tuple[str, ...],
+    refuse_type: tuple[str, ...],
+    transactions: bool | None,
     poll_seconds: int | None,
     header: tuple[str, ...],
     backfill: bool,
@@ -280,8 +290,13 @@ def endpoints_add(
         "create_missing_patients": create_missing_patients,
         "claim_profiles": claim_profiles,
     }
-    if poll_seconds is not None:
-        options["poll_seconds"] = poll_seconds
+    given = {
+        "poll_seconds": poll_seconds,
+        "allow_types": list(allow_type) or None,
+        "refuse_types": list(refuse_type) or None,
+        "transactions": transactions,
+    }
+    options |= {option: value for option, value in given.items() if value is not None}
     if header:
         options["headers"] = dict(_header(text) for text in header)
     if refused := NewEndpoint().validate({"name": name, "url": url, "options": options}):

@@ -249,6 +249,10 @@ def _extended(place: Place, chance: Chance) -> None:
     place.value.setdefault("extension", []).append({"url": "http://x.invalid/e", "valueString": "theirs"})
 
 
+def _another_coding(place: Place, chance: Chance) -> None:
+    place.value["coding"].append({"system": "http://x.invalid/codes", "code": "77"})
+
+
 def _trailing_zero(value: Json) -> Json:
     return Decimal(f"{value}0") if "." in str(value) else Decimal(f"{value}.0")
 
@@ -586,6 +590,10 @@ BREAKS: dict[str, tuple[Wants, Damage]] = {
             {"url": f"{HL7}/data-absent-reason", "valueString": "unknown"}
         ),
     ),
+    "unknown coding beside a required one": (
+        lambda p: _has("CodeableConcept", "coding")(p) and _codes(p) is not None,
+        _another_coding,
+    ),
     "base64 that is none": (
         _top(),
         lambda p, _: p.holder.setdefault("extension", []).append(
@@ -618,8 +626,8 @@ VARIES |= {
         _put("2016-12-31T23:59:60Z", "2025-05-05T10:00:00.123456789+14:00"),
     ),
     "another coding": (
-        lambda p: _has("CodeableConcept", "coding")(p) and p.parent != "Extension",
-        lambda p, _: p.value["coding"].append({"system": "http://x.invalid/codes", "code": "77"}),
+        lambda p: _has("CodeableConcept", "coding")(p) and p.parent != "Extension" and _codes(p) is None,
+        _another_coding,
     ),
     "language": (_top(), _root(language="de-AT")),
     "narrative": (

@@ -8,19 +8,25 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from mappings.exact_json import loads
 from mappings.paths import copy
 from service.sync.ehr import Ambiguous, Missing, Page, Refused, Stale
 
 Json = Any
 Fault = Callable[[str], None]
+EHRS = Path(__file__).parents[1] / "fixtures" / "ehr"
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class MemoryEhr:
     """Versions of each resource, newest last; every write moves its clock on by a second."""
+
+    statement = EHRS / "hapi.json"
+    """What it says of itself; a test may let it say something else."""
 
     def __init__(self) -> None:
         self.history: dict[tuple[str, str], list[Json]] = {}
@@ -34,7 +40,7 @@ class MemoryEhr:
     # --- the port -------------------------------------------------------------------------------------
 
     def metadata(self) -> Json:
-        return {"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1"}
+        return loads(self.statement.read_bytes())
 
     def read(self, type: str, id: str) -> Json:
         self._call("read")

@@ -8,6 +8,7 @@ from typing import Any
 import requests
 
 from mappings.exact_json import dumps
+from mappings.r4_table import RESOURCE_TYPES
 
 
 def validator_of(base_url: str) -> Callable[[Any], list[Any]]:
@@ -15,7 +16,8 @@ def validator_of(base_url: str) -> Callable[[Any], list[Any]]:
     session = requests.Session()
 
     def validate(resource: Any) -> list[Any]:
-        url = f"{base_url}/{resource['resourceType']}/$validate"
+        type = resource.get("resourceType")
+        url = f"{base_url}/{type if type in RESOURCE_TYPES else 'Basic'}/$validate"
         headers = {"Content-Type": "application/fhir+json"}
         answer = session.post(url, data=dumps(resource), headers=headers, timeout=60)
         return [i for i in answer.json()["issue"] if i["severity"] in ("error", "fatal")]

@@ -165,6 +165,10 @@ COMPONENTS: dict[str, Json] = {
         options={"type": "object"},
         created_at=TEXT,
         read_until=MAYBE,
+        server={
+            "type": ["object", "null"],
+            "description": "what its CapabilityStatement says, once it was read",
+        },
     ),
     "EndpointList": _object("endpoints", endpoints=_list_of("Endpoint")),
     "Delivery": _object(
@@ -174,6 +178,7 @@ COMPONENTS: dict[str, Json] = {
         event=_object("source id version", source=TEXT, id=TEXT, version=NUMBER),
         status={"type": "string", "enum": list(STATUSES)},
         attempts=NUMBER,
+        failure=MAYBE,
         next_try_at=TEXT,
         last_status={"type": ["integer", "null"]},
         reason=MAYBE,

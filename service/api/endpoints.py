@@ -9,11 +9,13 @@ from urllib.parse import urlsplit
 from flask import Response
 
 from mappings.envelope import Strictly
-from mappings.fields import Flag, Line, Part, Strict, Whole, refuse
+from mappings.fields import Flag, Line, Part, Strict, Whole, Words, refuse
 from service.problems import Refused
 from service.store import audit, deliveries, endpoints
 from service.store.endpoints import Endpoint
 from service.store.times import stamp
+from service.sync import capability, survey
+from service.sync.capability import Matrix
 from service.web import Blueprint, answer, caller, services
 
 from . import described
@@ -63,6 +65,12 @@ class Options(Strictly):
     )
     poll_seconds = Whole(1, 86_400)
     overlap_seconds = Whole(1, 86_400)
+    allow_types = Words(
+        *capability.WRITTEN,
+        metadata={"description": "types that are written although its CapabilityStatement does not offer it"},
+    )
+    refuse_types = Words(*capability.WRITTEN, metadata={"description": "types that are never written"})
+    transactions = Flag(metadata={"description": "whether transactions are sent, whatever it says itself"})
     headers = Headers()
 
 
@@ -79,8 +87,8 @@ class NewEndpoint(Strictly):
     backfill = Flag()
 
 
-def shown(endpoint: Endpoint) -> Json:
-    """An endpoint as JSON; of its headers only the names."""
+def shown(endpoint: Endpoint, matrix: Matrix | None = None) -> Json:
+    """An endpoint as JSON; of its headers only the names, of what it can do the summary."""
     return {
         "name": endpoint.name,
         "url": endpoint.url,
@@ -88,7 +96,22 @@ def shown(endpoint: Endpoint) -> Json:
         "options": endpoint.options | {"headers": dict.fromkeys(endpoint.options["headers"], "(set)")},
         "created_at": endpoint.created_at,
         "read_until": endpoint.cursor,
+        "server": matrix and _server(matrix),
     }
+
+
+def _server(matrix: Matrix) -> Json:
+    return {
+        "software": matrix.software,
+        "fhir_version": matrix.fhir_version,
+        "transactions": matrix.transactions,
+        "problems": capability.problems(matrix),
+        "by_option": list(matrix.by_option),
+    }
+
+
+def _one(endpoint: Endpoint) -> Json:
+    return shown(endpoint, survey.known(services().store, endpoint))
 
 
 @blueprint.route("", methods=["GET"])
@@ -97,7 +120,7 @@ def list_endpoints() -> Response:
     """Every EHR, by name."""
     with services().store.read() as c:
         found = endpoints.every(c, caller().tenant_id)
-    return answer({"endpoints": [shown(endpoint) for endpoint in found]})
+    return answer({"endpoints": [_one(endpoint) for endpoint in found]})
 
 
 @blueprint.route("", methods=["POST"])
@@ -127,7 +150,7 @@ def get_endpoint(name: str) -> Response:
         found = endpoints.find(c, caller().tenant_id, name)
     if found is None:
         raise Refused(404, "no endpoint has this name")
-    return answer(shown(found))
+    return answer(_one(found))
 
 
 @blueprint.route("/<name>/pause", methods=["POST"])
@@ -165,4 +188,4 @@ def _switch(name: str, *, enabled: bool) -> Response:
             )
         found = endpoints.find(c, who.tenant_id, name)
     assert found is not None
-    return answer(shown(found))
+    return answer(_one(found))

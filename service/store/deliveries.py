@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, case, exists, func, insert, select, update
 
 from mappings import exact_json
 from mappings.event import Event, lane_key
@@ -26,7 +26,10 @@ STATUSES = ("pending", "sent", "failed", "parked")
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One event on its way to one EHR; `reason` says why it waits, failed or was parked."""
+    """One event on its way to one EHR; `reason` says why it waits, failed or was parked.
+
+    `failure` is the class of its last failure (a row of sync/retry.py), which the last `repeats` tries had.
+    """
 
     id: int
     tenant_id: int
@@ -40,6 +43,8 @@ class Delivery:
     reason: str | None
     created_at: str
     updated_at: str
+    failure: str | None
+    repeats: int
     conflict_id: int | None = None
 
 
@@ -182,23 +187,35 @@ def counts(c: Connection) -> dict[str, int]:
 
 def set_sent(c: Connection, id: int, *, now: datetime, last_status: int | None, reason: str = "") -> None:
     """The EHR holds it; `reason` may say how (a note, such as `unchanged`)."""
-    _set(c, id, now, status="sent", last_status=last_status, reason=reason or None)
+    _set(c, id, now, status="sent", last_status=last_status, reason=reason or None, failure=None, repeats=0)
 
 
 def set_retry(
-    c: Connection, id: int, *, now: datetime, next_try_at: datetime, last_status: int | None, reason: str
+    c: Connection,
+    id: int,
+    *,
+    now: datetime,
+    next_try_at: datetime,
+    failure: str,
+    last_status: int | None,
+    reason: str,
 ) -> None:
     """Still pending, tried once more, not before `next_try_at`."""
     values = {"status": "pending", "next_try_at": stamp(next_try_at)}
-    _set(c, id, now, last_status=last_status, reason=reason, **values)
+    _set(c, id, now, last_status=last_status, reason=reason, **values, **_counted(failure))
 
 
 def set_held(
-    c: Connection, id: int, *, now: datetime, status: str, last_status: int | None, reason: str
+    c: Connection, id: int, *, now: datetime, status: str, failure: str, last_status: int | None, reason: str
 ) -> None:
-    """`failed` (tries used up, or refused) or `parked` (a person must decide): the lane waits."""
+    """`failed` (refused) or `parked` (a person must decide): the lane waits."""
     assert status in ("failed", "parked")
-    _set(c, id, now, status=status, last_status=last_status, reason=reason)
+    _set(c, id, now, status=status, last_status=last_status, reason=reason, **_counted(failure))
+
+
+def _counted(failure: str) -> dict[str, Any]:
+    again = case((deliveries.c.failure == failure, deliveries.c.repeats + 1), else_=1)
+    return {"failure": failure, "repeats": again}
 
 
 def retry(c: Connection, tenant_id: int, id: int, *, now: datetime) -> bool:
@@ -206,7 +223,15 @@ def retry(c: Connection, tenant_id: int, id: int, *, now: datetime) -> bool:
     changed = c.execute(
         update(deliveries)
         .where(deliveries.c.tenant_id == tenant_id, deliveries.c.id == id, deliveries.c.status != "sent")
-        .values(status="pending", attempts=0, next_try_at=stamp(now), updated_at=stamp(now), conflict_id=None)
+        .values(
+            status="pending",
+            attempts=0,
+            repeats=0,
+            failure=None,
+            next_try_at=stamp(now),
+            updated_at=stamp(now),
+            conflict_id=None,
+        )
     )
     return changed.rowcount == 1
 
@@ -214,7 +239,7 @@ def retry(c: Connection, tenant_id: int, id: int, *, now: datetime) -> bool:
 def hold_for(c: Connection, id: int, conflict_id: int, *, now: datetime) -> None:
     """Parked until the conflict is closed."""
     reason = f"conflict {conflict_id}: a person must decide"
-    _set(c, id, now, status="parked", last_status=None, reason=reason, conflict_id=conflict_id)
+    _set(c, id, now, status="parked", last_status=None, reason=reason, failure=None, conflict_id=conflict_id)
 
 
 def release(c: Connection, conflict_id: int, *, now: datetime) -> None:
@@ -222,7 +247,14 @@ def release(c: Connection, conflict_id: int, *, now: datetime) -> None:
     c.execute(
         update(deliveries)
         .where(deliveries.c.conflict_id == conflict_id, deliveries.c.status == "parked")
-        .values(status="pending", conflict_id=None, attempts=1, next_try_at=stamp(now), updated_at=stamp(now))
+        .values(
+            status="pending",
+            conflict_id=None,
+            attempts=1,
+            repeats=0,
+            next_try_at=stamp(now),
+            updated_at=stamp(now),
+        )
     )
 
 
@@ -237,7 +269,15 @@ def again(c: Connection, tenant_id: int, event: Event, event_seq: int, endpoint_
     changed = c.execute(
         update(deliveries)
         .where(deliveries.c.endpoint_id == endpoint_id, deliveries.c.event_seq == event_seq)
-        .values(status="pending", attempts=0, next_try_at=at, updated_at=at, conflict_id=None)
+        .values(
+            status="pending",
+            attempts=0,
+            repeats=0,
+            failure=None,
+            next_try_at=at,
+            updated_at=at,
+            conflict_id=None,
+        )
     )
     if changed.rowcount == 0:
         add(c, tenant_id, event, event_seq, [endpoint_id], at=at)

@@ -104,9 +104,11 @@ deliveries = Table(
     Column("reason", Text),
     Column("created_at", Text, nullable=False),
     Column("updated_at", Text, nullable=False),
+    Column("failure", Text),
+    Column("repeats", Integer, nullable=False, server_default="0"),
     Column("conflict_id", BigInteger),
     UniqueConstraint("endpoint_id", "event_seq", name="uq_deliveries_event"),
-    Index("ix_deliveries_lane", "endpoint_id", "status", "lane", "id"),
+    Index("ix_deliveries_lane", "endpoint_id", "status", "lane", "id", "conflict_id"),
     Index("ix_deliveries_event", "event_seq"),
 )
 
@@ -218,6 +220,15 @@ subscriptions = Table(
     Column("heard_at", Text),
     Column("created_at", Text, nullable=False),
     UniqueConstraint("endpoint_id", "remote_id", name="uq_subscriptions"),
+)
+
+capabilities = Table(
+    "capabilities",
+    metadata,
+    Column("endpoint_id", Integer, ForeignKey("endpoints.id"), primary_key=True, autoincrement=False),
+    _tenant(),
+    Column("matrix", Text, nullable=False),
+    Column("read_at", Text, nullable=False),
 )
 
 leases = Table(

@@ -2,20 +2,28 @@
 
 EhrError
 ├── Unreachable   nothing was sent
-├── Ambiguous     sent, and no answer that can be trusted: the outcome is unknown
+├── Ambiguous     sent, and no answer that can be trusted: the outcome is unknown (time-out, reset, 5xx)
+├── Throttled     429 or 503: later (`retry_after_s`)
+├── Busy          refused for a reason that passes (a lock, a time-out inside the server)
 ├── Stale         409 or 412: the resource is at another version, or a race was lost
-├── Throttled     429, 502, 503, 504: later (`retry_after_s`)
-├── Missing       404 or 410
-├── Unauthorized  401 or 403
+├── Missing       404
+│   └── Gone      410: it was there, and was deleted
+├── Unauthorized  401
+├── Forbidden     403
+├── TooLarge      413
 └── Refused       any other refusal, with the server's reasons
+
+Which answer is which class: `retry.STATUS` and `retry.ISSUE_CODES`.
 """
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 from urllib.parse import urlencode, urljoin, urlsplit
 
@@ -23,6 +31,8 @@ import requests
 
 from mappings import MappingError
 from mappings.exact_json import dumps, loads
+
+from .retry import classify, retry_after_s
 
 Json = Any
 FHIR_JSON = "application/fhir+json"
@@ -53,34 +63,52 @@ class Stale(EhrError):
 
 
 class Throttled(EhrError):
-    """429, 502, 503 or 504."""
+    """429 or 503."""
+
+
+class Busy(EhrError):
+    """Refused for a reason that passes."""
 
 
 class Missing(EhrError):
-    """404 or 410."""
+    """404."""
+
+
+class Gone(Missing):
+    """410."""
 
 
 class Unauthorized(EhrError):
-    """401 or 403."""
+    """401."""
+
+
+class Forbidden(EhrError):
+    """403."""
+
+
+class TooLarge(EhrError):
+    """413."""
 
 
 class Refused(EhrError):
     """Any other refusal."""
 
 
-BY_STATUS: dict[int, type[EhrError]] = {
-    401: Unauthorized,
-    403: Unauthorized,
-    404: Missing,
-    410: Missing,
-    408: Ambiguous,
-    409: Stale,  # HAPI answers a stale If-Match so; the specification says 412
-    412: Stale,
-    429: Throttled,
-    500: Ambiguous,
-    502: Throttled,
-    503: Throttled,
-    504: Ambiguous,
+CLASSES: dict[str, type[EhrError]] = {
+    kind.__name__: kind
+    for kind in (
+        Unreachable,
+        Ambiguous,
+        Throttled,
+        Busy,
+        Stale,
+        Missing,
+        Gone,
+        Unauthorized,
+        Forbidden,
+        TooLarge,
+        Refused,
+    )
 }
 
 
@@ -207,8 +235,8 @@ class HttpEhr:
     def _answer(self, answer: requests.Response, content: bytes) -> Json:
         status = answer.status_code
         if status >= 300:
-            kind = BY_STATUS.get(status, Ambiguous if status >= 500 else Refused)
-            raise kind(reasons(content) or f"HTTP {status}", status, retry_after(answer.headers))
+            kind = CLASSES[classify(status, codes(content))]
+            raise kind(reasons(content) or f"HTTP {status}", status, _retry_after(answer.headers))
         try:
             found = loads(content)
         except MappingError as error:
@@ -220,17 +248,33 @@ class HttpEhr:
 
 def reasons(content: bytes) -> str:
     """Codes and expressions of an OperationOutcome; its free text may hold a patient's data and stays out."""
+    return "; ".join(
+        " ".join([str(i.get("severity")), str(i.get("code")), *map(str, i.get("expression") or [])])
+        for i in _issues(content)
+    )
+
+
+def codes(content: bytes) -> list[str]:
+    """The codes of an OperationOutcome's issues that are errors."""
+    return [str(i.get("code")) for i in _issues(content) if i.get("severity") in ("error", "fatal")]
+
+
+def _issues(content: bytes) -> list[Json]:
     try:
-        issues: Sequence[Json] = loads(content).get("issue", [])
-        return "; ".join(
-            " ".join([str(i.get("severity")), str(i.get("code")), *map(str, i.get("expression", []))])
-            for i in issues
-        )
-    except (MappingError, AttributeError, TypeError):
-        return ""
+        found = loads(content)
+    except MappingError:
+        return []
+    listed = found.get("issue") if isinstance(found, dict) else None
+    return [i for i in listed if isinstance(i, dict)] if isinstance(listed, list) else []
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Retry-After in seconds; a date is left to the usual delay."""
-    text = headers.get("Retry-After", "")
-    return float(text) if text.isdigit() else None
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Retry-After in seconds; a date is seen from the server's own clock where it tells it."""
+    asked = headers.get("Retry-After")
+    if asked is None:
+        return None
+    try:
+        there = parsedate_to_datetime(headers.get("Date", ""))
+    except ValueError:
+        there = datetime.fromtimestamp(time.time(), UTC)
+    return retry_after_s(asked, there if there.tzinfo else datetime.fromtimestamp(time.time(), UTC))

@@ -29,7 +29,7 @@ from service.store.links import Link
 from service.store.times import stamp
 
 from . import arrival
-from .ehr import Ehr, EhrError, Missing, Stale
+from .ehr import Ambiguous, Ehr, EhrError, Missing, Stale
 from .reading import Reader
 from .retry import Act, decide
 
@@ -119,10 +119,14 @@ def _read_in(
         except EhrError as error:
             name = type(error).__name__
             return _failed(store, delivery, name, f"{name}: {error}", now(), chance, error)
-        if (refused := arrival.refusal(store, endpoint, changed.resource)) is not None:
+        with store.read() as c:
+            event = events.by_seq(c, delivery.tenant_id, delivery.event_seq)
+            asked = event is not None and _conflict(c, endpoint, delivery, event.event) is not None
+        refused = None if asked else arrival.refusal(store, endpoint, changed.resource)
+        if refused is not None:
             reason = f"{changed} was edited in the EHR to what cannot be read: {refused}"
             return _failed(store, delivery, "Unresolved", reason, now(), chance, None)
-        if not taken:  # a poll was faster
+        if not taken and not asked:  # a poll was faster
             return _failed(store, delivery, "Stale", f"{changed} was edited in the EHR", now(), chance, None)
     with store.write() as c:
         deliveries.set_due(c, delivery.id, now=now(), reason=f"{changed} was edited in the EHR: read in")
@@ -138,15 +142,20 @@ def _failed(
     chance: float,
     error: EhrError | None,
 ) -> str:
-    decision = decide(failure, delivery.attempts, chance, error.retry_after_s if error else None)
+    repeats = delivery.repeats if delivery.failure == failure else 0
+    decision = decide(failure, delivery.attempts, repeats, chance, error.retry_after_s if error else None)
     status = error.status if error else None
     with store.write() as c:
         if decision.act is Act.RETRY:
             at = now + decision.delay
-            deliveries.set_retry(c, delivery.id, now=now, next_try_at=at, last_status=status, reason=reason)
+            deliveries.set_retry(
+                c, delivery.id, now=now, next_try_at=at, failure=failure, last_status=status, reason=reason
+            )
             return "pending"
         held = "parked" if decision.act is Act.PARK else "failed"
-        deliveries.set_held(c, delivery.id, now=now, status=held, last_status=status, reason=reason)
+        deliveries.set_held(
+            c, delivery.id, now=now, status=held, failure=failure, last_status=status, reason=reason
+        )
         _audit(c, delivery, held, reason, now)
     return held
 
@@ -357,13 +366,13 @@ def _bundle(endpoint: Endpoint, due: list[Wanted], lookup: identity.Lookup) -> J
 
 
 def _answered(endpoint: Endpoint, due: list[Wanted], found: list[Json]) -> list[Link]:
-    """A link for each entry; Stale where the answer does not name what was asked."""
+    """A link for each entry; Ambiguous where the answer does not name what was asked."""
     if len(found) != len(due):
-        raise Stale(f"{len(due)} entries were sent and {len(found)} answered")
+        raise Ambiguous(f"{len(due)} entries were sent and {len(found)} answered")
     made = []
     for one, remote in zip(due, found, strict=True):
         if remote["resourceType"] != one.resource["resourceType"] or _named(remote) != one.key:
-            raise Stale(f"the answer for {one.key[0]}|{one.key[1]} names another resource")
+            raise Ambiguous(f"the answer for {one.key[0]}|{one.key[1]} names another resource")
         if one.link is None and one.key[0] != "Provenance" and content_hash(remote) != one.hash:
             raise Stale(f"{one.key[0]}|{one.key[1]} was there already and says something else")
         made.append(_link(endpoint, one.key, remote, one.hash))

@@ -17,6 +17,7 @@ from service.store.deliveries import Lane
 from service.store.endpoints import Endpoint
 from service.store.engine import Store
 
+from . import survey
 from .ehr import EhrError, HttpEhr
 from .pull import pull
 from .push import deliver
@@ -25,6 +26,8 @@ Clock = Callable[[], datetime]
 LEASE = timedelta(seconds=10)
 """How long a lane waits for a killed worker. A slow one may lose it sooner: every write is conditional."""
 IDLE_S = 0.2
+SURVEY_S = 60.0
+"""How often to look whether a server must be asked again what it can do (or did not answer)."""
 log = structlog.get_logger("itb.sync")
 
 
@@ -109,7 +112,9 @@ def step(store: Store, endpoint: Endpoint, ehr: Any, lane: Lane, now: Clock) -> 
         log.exception("delivery failed", delivery=head.id)
         with store.write() as c:
             reason = f"internal error: {type(error).__name__}"
-            deliveries.set_held(c, head.id, now=now(), status="parked", last_status=None, reason=reason)
+            deliveries.set_held(
+                c, head.id, now=now(), status="parked", failure="Bug", last_status=None, reason=reason
+            )
         return "parked"
     finally:
         with store.write() as c:
@@ -117,7 +122,8 @@ def step(store: Store, endpoint: Endpoint, ehr: Any, lane: Lane, now: Clock) -> 
 
 
 class Runner:
-    """Two threads for each endpoint: one delivers, one polls; a third looks for new endpoints."""
+    """Three threads for each endpoint: one delivers, one polls, one asks daily what the server can do; one
+    more looks for new endpoints."""
 
     def __init__(self, store: Store, now: Clock) -> None:
         self._store, self._now = store, now
@@ -139,7 +145,7 @@ class Runner:
             with self._store.read() as c:
                 known = endpoints.every(c)
             for endpoint in known:
-                for work in (self._push, self._pull):
+                for work in (self._push, self._pull, self._survey):
                     key = (endpoint.id, work.__name__)
                     if key not in self._threads:
                         thread = threading.Thread(target=work, args=(endpoint.id,), daemon=True)
@@ -151,6 +157,16 @@ class Runner:
         with self._store.read() as c:
             found = endpoints.by_id(c, id)
         return found if found is not None and found.enabled else None
+
+    def _survey(self, id: int) -> None:
+        while not self._stop.is_set():
+            endpoint = self._endpoint(id)
+            if endpoint is not None and survey.is_due(self._store, endpoint, self._now):
+                try:
+                    survey.refresh(self._store, connect(endpoint), endpoint, self._now)
+                except EhrError as error:
+                    log.warning("survey failed", endpoint=endpoint.name, error=type(error).__name__)
+            self._stop.wait(SURVEY_S)
 
     def _push(self, id: int) -> None:
         ehr: HttpEhr | None = None

@@ -112,7 +112,11 @@ def ml(value: str) -> Json:
         ({}, {"volume_removed": ml("3.00")}, {}),
         ({}, {"occurred_at": "2025-05-05T15:00:00Z"}, {}),
         ({}, {"status": "entered-in-error"}, {"status": "entered-in-error"}),
-        ({"status": "entered-in-error"}, {"drug__lot": "B1"}, {"status": "entered-in-error", "drug__lot": "B1"}),
+        (
+            {"status": "entered-in-error"},
+            {"drug__lot": "B1"},
+            {"status": "entered-in-error", "drug__lot": "B1"},
+        ),
     ],
 )
 def test_what_merges(ours: Json, theirs: Json, wanted: Json) -> None:

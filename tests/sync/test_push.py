@@ -13,9 +13,8 @@ import pytest
 
 from fakes import lose_answer
 from mappings.codes import definition
-from service.sync import push, retry, worker
-from service.sync.ehr import EhrError, Refused, Throttled, Unauthorized, Unreachable
-from service.sync.retry import Act, decide
+from service.sync import push, worker
+from service.sync.ehr import Ambiguous, EhrError, Forbidden, Refused, Throttled, Unauthorized, Unreachable
 from site_of_tests import DEVICE, HISTORY, REFILL, SECOND, START, THIRD, Site, event, program
 
 
@@ -194,7 +193,7 @@ def test_an_outage_delays_and_keeps_the_order(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "held"), [(Refused("no", 422), "failed"), (Unauthorized("no", 401), "parked")]
+    ("error", "held"), [(Refused("no", 422), "failed"), (Forbidden("no", 403), "parked")]
 )
 def test_a_held_delivery_holds_its_own_lane_only(site: Site, error: EhrError, held: str) -> None:
     site.register()
@@ -299,15 +298,18 @@ def test_a_bug_parks_the_item_and_not_the_lane_runner(site: Site, capsys: pytest
     assert "ZeroDivisionError" in (site.deliveries()[0].reason or "")
 
 
-def test_every_failure_of_the_port_has_a_row_in_the_retry_table() -> None:
-    kinds = {kind.__name__ for kind in EhrError.__subclasses__()}
-    assert kinds | {"Unresolved"} == set(retry.TABLE)
+def test_a_refused_login_is_tried_once_more_and_then_parked(site: Site) -> None:
+    site.register()
+    site.ehr.before = [fail(Unauthorized("no", 401))] * 2
+    site.send(DEVICE)
+    assert site.push() == {"pending": 1, "parked": 1}
 
 
-def test_retries_spread_grow_and_end() -> None:
-    delays = [decide("Unreachable", n, 0.999).delay.total_seconds() for n in range(retry.TRIES - 1)]
-    assert delays == sorted(delays)
-    assert delays[-1] <= retry.MOST_S
-    assert decide("Unreachable", 3, 0.0).delay.total_seconds() == 0
-    assert decide("Throttled", 0, 0.5, 42.0).delay.total_seconds() == 42
-    assert decide("Unreachable", retry.TRIES - 1, 0.5).act is Act.FAIL
+def test_a_day_without_the_ehr_needs_nobody(site: Site) -> None:
+    """More tries than any count would allow: what passes by itself never ends as failed or parked."""
+    site.register()
+    site.send(*HISTORY)
+    outage = [fail(Unreachable("down")), fail(Throttled("busy", 503, 60.0)), fail(Ambiguous("cut", 500))]
+    site.ehr.before = outage * 100
+    assert site.push(rounds=500) == {"pending": 300, "sent": len(HISTORY)}
+    check_history_is_there_once(site)

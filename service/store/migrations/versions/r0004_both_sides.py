@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "0004"
+down_revision = "0003"
 
 _BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
@@ -21,6 +21,10 @@ def _endpoint() -> sa.Column[int]:
 
 def upgrade() -> None:
     op.add_column("deliveries", sa.Column("conflict_id", sa.BigInteger))
+    op.drop_index("ix_deliveries_lane", "deliveries")
+    op.create_index(
+        "ix_deliveries_lane", "deliveries", ["endpoint_id", "status", "lane", "id", "conflict_id"]
+    )
     op.add_column("links", sa.Column("event_seq", sa.BigInteger))
     op.add_column("links", sa.Column("told", sa.Text))
     op.add_column("links", sa.Column("deleted_at", sa.Text))
