@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,19 +15,12 @@ from mappings.exact_json import dumps, lines
 from mappings.fields import issues_of
 from mappings.identity import SOURCE
 
-from . import conversion
+from . import cli_conflicts, conversion
+from .command import TENANT, now, opened, settings
+from .fake_ehr.personality import NAMES as FAKE_EHRS
 from .intake import Loaded, load_line, take
 from .progress import counted
-from .settings import Settings, SettingsError, from_environment
 from .synthetic import write_clinic
-
-TENANT = 1
-"""The one tenant there is so far; the first migration makes it."""
-
-
-def now() -> datetime:
-    """The clock of the command line."""
-    return datetime.now(UTC)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -40,27 +31,6 @@ def main() -> None:
     Not a medical device: it transfers, stores, converts and shows. Settings come from the environment
     (ITB_DATABASE_URL and others: see the README).
     """
-
-
-def settings() -> Settings:
-    """The settings, or a usage error that names the bad variable."""
-    try:
-        return from_environment(os.environ)
-    except SettingsError as error:
-        raise click.UsageError(str(error)) from None
-
-
-def opened() -> Any:
-    """The migrated store of the settings."""
-    from .doctor import UNUSABLE, why
-    from .store.engine import Store, migrate
-
-    try:
-        store = Store(settings().database_url)
-        migrate(store)
-        return store
-    except UNUSABLE as error:
-        raise click.ClickException(why(error)) from None
 
 
 def said(line: int, issues: Iterable[Issue]) -> None:
@@ -327,6 +297,8 @@ def endpoints_list() -> None:
             click.echo(f"{one.name}\t{one.url}\t{state}\tread up to {one.cursor or '-'}")
 
 
+main.add_command(cli_conflicts.conflicts)
+
 # --- import and export ----------------------------------------------------------------------------------
 
 
@@ -412,6 +384,51 @@ def worker() -> None:
     from .server import run_worker
 
     run_worker(opened())
+
+
+@main.command("fake-ehr")
+@click.option("--personality", type=click.Choice(FAKE_EHRS), default="hapi", show_default=True)
+@click.option("--faults", default="", metavar="PLAN", help="a JSON file, or a short text (see above)")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0, the default, takes a free one")
+@click.option("--seed", type=int, default=0, show_default=True, help="the same seed, the same faults")
+@click.option(
+    "--patient", multiple=True, metavar="SYSTEM|VALUE", help="a patient who is there from the start"
+)
+def fake_ehr(personality: str, faults: str, port: int, seed: int, patient: tuple[str, ...]) -> None:
+    """Run an EHR to test a site against: a small FHIR R4 server in memory that misbehaves as asked.
+
+    PLAN is rules separated by `;`, each KIND[=VALUE]@WHEN[/ROUTE][/TYPE], where WHEN is N% of the calls, #N
+    for the Nth, #N+ from the Nth on: `status=503@10%`, `reset-after@#2/transaction`, `stale@5%/search`. N%
+    alone is any of the kinds that a client should get over. Every kind: docs/fake-ehr.md.
+
+    Its base URL is the first line printed. GET /_fake tells what was asked and what went wrong; PUT
+    /_fake/faults takes another plan. Until Ctrl-C.
+    """
+    from .fake_ehr.faults import PlanError, plan_of
+    from .fake_ehr.personality import load
+    from .fake_ehr.server import FakeEhr, Server
+
+    try:
+        file = Path(faults)
+        text = file.read_text() if faults.endswith(".json") or file.is_file() else faults
+        fake = FakeEhr(load(personality), plan_of(text, seed))
+    except (OSError, PlanError, ValueError) as error:
+        raise click.UsageError(str(error)) from None
+    for one in patient:
+        fake.register(*_named(one))
+    server = Server(fake, port)
+    click.echo(server.url)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        server.server_close()
+
+
+def _named(text: str) -> tuple[str, str]:
+    system, bar, value = text.rpartition("|")
+    if not bar or not system or not value:
+        raise click.UsageError(f"{text!r} is not SYSTEM|VALUE")
+    return system, value
 
 
 @main.command()

@@ -1,6 +1,6 @@
 """The JSON API under /api/v1: one module a noun, each with its blueprint."""
 
-from . import convert, deliveries, endpoints, events, pumps
+from . import conflicts, convert, deliveries, endpoints, events, pumps
 
 BLUEPRINTS = (
     events.blueprint,
@@ -8,4 +8,5 @@ BLUEPRINTS = (
     convert.blueprint,
     endpoints.blueprint,
     deliveries.blueprint,
+    conflicts.blueprint,
 )
