@@ -9,7 +9,7 @@ import click
 from mappings import MappingError
 from mappings.exact_json import dumps
 
-from .command import TENANT, now, opened
+from .opening import TENANT, now, opened
 
 SHOWN = 1000
 

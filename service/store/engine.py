@@ -103,7 +103,10 @@ def _sqlite_connect(connection: Any, _record: object) -> None:
         "recursive_triggers=ON",  # else INSERT OR REPLACE deletes without firing the append-only trigger
         f"busy_timeout={BUSY_TIMEOUT_S * 1000}",
     ):
-        connection.execute(f"PRAGMA {pragma}")
+        try:
+            connection.execute(f"PRAGMA {pragma}")
+        except UnicodeDecodeError:  # SQLite's message names what it found damaged, byte for byte
+            raise StoreError("the database file is damaged: restore a backup (itb verify)") from None
 
 
 def _sqlite_begin(c: Connection) -> None:
@@ -117,8 +120,11 @@ def _postgresql_begin(c: Connection) -> None:
         c.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
 
 
-def migrate(store: Store) -> None:
-    """Bring the tables to this version's state; raises `StoreError` on a database newer than the code."""
+def migrate(store: Store, to: str = "head") -> None:
+    """Bring the tables to this version's state; raises `StoreError` on a database newer than the code.
+
+    `to` an older revision: for the tests of what migrations do to the rows that there are.
+    """
     with store.write() as c:
         revision = MigrationContext.configure(c).get_current_revision()
         if revision is not None and revision not in _known():
@@ -128,7 +134,7 @@ def migrate(store: Store) -> None:
             )
         config = _config()
         config.attributes["connection"] = c
-        command.upgrade(config, "head")
+        command.upgrade(config, to)
 
 
 def is_migrated(c: Connection) -> bool:

@@ -13,10 +13,11 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from mappings import MappingError
+from mappings import Issue, MappingError
 from mappings.bundle import is_telling
 from mappings.exact_json import dumps, loads
 from mappings.identity import content_hash, resource_identity
+from service.chain import Damaged
 from service.store import audit, links, remote
 from service.store.endpoints import Endpoint
 from service.store.engine import Store
@@ -30,6 +31,7 @@ from .reading import Reader, Told, record_of
 
 Json = Any
 Clock = Callable[[], datetime]
+DAMAGED = MappingError([Issue("the ledger's row", "damaged", "is not what was written (itb verify)")])
 GONE = "gone"
 """The version of a resource that is not there any more."""
 
@@ -128,6 +130,8 @@ def _told(reader: Reader, one: Arrival) -> Arrival:
         return replace(one, told=reader.told_by_part(one.resource, one.link))
     except MappingError as error:
         return replace(one, error=error)
+    except Damaged:
+        return replace(one, error=DAMAGED)
 
 
 def _version(endpoint: Endpoint, resource: Json) -> RemoteVersion:
@@ -196,6 +200,8 @@ def _take(c: Connection, endpoint: Endpoint, one: Arrival, now: Clock) -> Remote
             outcome, seq = agreement.accept(c, endpoint, one.told, now())
     except MappingError as error:
         return _take_refused(c, endpoint, one, error, now)
+    except Damaged:
+        return replace(one.seen, outcome=_refused(DAMAGED))
     if one.told is not None and one.told.notes and outcome != "unchanged":
         at = stamp(now())
         audit.converted(c, endpoint.tenant_id, one.told.event, one.told.notes, at=at, actor=endpoint.name)
@@ -207,6 +213,8 @@ def _take_refused(
 ) -> RemoteVersion:
     """Kept and named; where it was a record of ours that was edited so, a person is asked."""
     outcome = _refused(error)
+    if error is DAMAGED:
+        return replace(one.seen, outcome=outcome)
     link = links.find_remote(c, endpoint.id, one.seen.resource_type, one.seen.remote_id)
     name = record_of(c, endpoint, link) if link is not None else None
     if name is not None and name[0] != endpoint.name:

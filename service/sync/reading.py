@@ -16,6 +16,7 @@ from mappings.codes import sid
 from mappings.event import Event, telling_of
 from mappings.event import identity as key_of
 from mappings.identity import resource_identity
+from mappings.validate import validate
 from service.store import events, links
 from service.store.endpoints import Endpoint
 from service.store.engine import Store
@@ -40,7 +41,7 @@ AT_ONCE = 50
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """The event, what was converted in reading it, and the resource that tells it."""
+    """The event; what was converted in reading it, and the R4 rules it breaks; the resource that tells it."""
 
     event: Event
     notes: list[Issue]
@@ -120,7 +121,7 @@ class Reader:
         reading = read_fhir(bundle, source=self._endpoint.name)
         if reading.errors:
             raise MappingError(reading.errors)
-        return Told(reading.events[0], reading.notes, resource)
+        return Told(reading.events[0], [*reading.notes, *validate(resource)], resource)
 
     def told_by_part(self, part: Json, link: Link) -> Told | None:
         """What the record tells now to which a part or a projection of ours belongs."""
