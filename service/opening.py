@@ -1,4 +1,4 @@
-"""What a command of `itb` begins with: the tenant, the clock, the settings, the store that they name."""
+"""What a command of `itb` begins with: tenant, clock, settings, and the store that they name."""
 
 from __future__ import annotations
 
