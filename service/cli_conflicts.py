@@ -101,3 +101,6 @@ def _choice(text: str) -> tuple[str, str]:
     if not path or side not in ("ours", "theirs"):
         raise click.UsageError(f"{text!r} is not PATH=ours or PATH=theirs")
     return path, side
+
+
+COMMANDS = (conflicts,)
