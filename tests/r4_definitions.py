@@ -15,6 +15,7 @@ from zipfile import ZipFile
 
 TYPES = (
     "Appointment",
+    "Binary",
     "Bundle",
     "CapabilityStatement",
     "CareTeam",
@@ -22,10 +23,12 @@ TYPES = (
     "Condition",
     "Device",
     "DeviceUseStatement",
+    "DocumentReference",
     "Flag",
     "Goal",
     "Medication",
     "MedicationAdministration",
+    "MedicationDispense",
     "MedicationRequest",
     "MedicationStatement",
     "Observation",
