@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -18,10 +17,11 @@ from mappings.fields import issues_of
 from mappings.identity import SOURCE
 
 from . import conversion, parallel
+from .administration import COMMANDS as ADMINISTRATION
 from .fake_ehr.personality import NAMES as FAKE_EHRS
 from .intake import Loaded, load_line, take
+from .opening import opened, settings
 from .progress import counted
-from .settings import Settings, SettingsError, from_environment
 from .synthetic import write_clinic
 
 TENANT = 1
@@ -41,27 +41,6 @@ def main() -> None:
     Not a medical device: it transfers, stores, converts and shows. Settings come from the environment
     (ITB_DATABASE_URL and others: see the README).
     """
-
-
-def settings() -> Settings:
-    """The settings, or a usage error that names the bad variable."""
-    try:
-        return from_environment(os.environ)
-    except SettingsError as error:
-        raise click.UsageError(str(error)) from None
-
-
-def opened() -> Any:
-    """The migrated store of the settings."""
-    from .doctor import UNUSABLE, why
-    from .store.engine import Store, migrate
-
-    try:
-        store = Store(settings().database_url)
-        migrate(store)
-        return store
-    except UNUSABLE as error:
-        raise click.ClickException(why(error)) from None
 
 
 def said(line: int, issues: Iterable[Issue]) -> None:
@@ -483,6 +462,10 @@ def doctor() -> None:
         click.echo(f"{'ok  ' if check.ok else 'FAIL'}  {check.what}: {check.found}")
         failed = failed or not check.ok
     sys.exit(1 if failed else 0)
+
+
+for command in ADMINISTRATION:
+    main.add_command(command)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,19 @@
-"""Who did what, when: rows only ever added. `detail` names nobody; it may hold a converted amount."""
+"""Who did what, when: rows only ever added, each sealed after the one before (service/chain.py).
+
+`detail` names nobody; it may hold a converted amount.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import Connection, Row, select
 
 from mappings import Issue
 from mappings.event import Event
 
+from . import chains
 from .tables import audit
 
 
@@ -17,11 +21,8 @@ def write(
     c: Connection, tenant_id: int, *, at: str, actor: str, action: str, subject: str, detail: str = ""
 ) -> None:
     """Add one row; `at` is a stamp."""
-    c.execute(
-        insert(audit).values(
-            tenant_id=tenant_id, at=at, actor=actor, action=action, subject=subject, detail=detail
-        )
-    )
+    values = {"at": at, "actor": actor, "action": action, "subject": subject, "detail": detail}
+    chains.append(c, "audit", tenant_id, values)
 
 
 def converted(

@@ -21,6 +21,7 @@ from mappings.exact_json import dumps
 from mappings.fields import instant
 from mappings.identity import content_hash, resource_identity
 from mappings.validate import validate
+from service.chain import Damaged
 from service.intake import admit
 from service.store import audit, deliveries, endpoints, events, links, remote
 from service.store.endpoints import Endpoint
@@ -105,6 +106,10 @@ def take_version(
                 at = stamp(now())
                 audit.converted(c, endpoint.tenant_id, told, notes, at=at, actor=endpoint.name)
             remote.add(c, replace(seen, outcome=outcome, event_seq=seq), now=now())
+    except Damaged:
+        outcome = "refused: the ledger's row of this record is damaged (itb verify)"
+        with store.write() as c:
+            remote.add(c, replace(seen, outcome=outcome), now=now())
     except MappingError as error:
         outcome = "refused: " + "; ".join(f"{i.path} {i.rule}" for i in error.issues)
         with store.write() as c:

@@ -20,6 +20,7 @@ from mappings.dose_change import ALONE, chain, chain_resources, places
 from mappings.event import Event, is_retracted
 from mappings.identity import content_hash, resource_identity
 from mappings.validate import validate
+from service.chain import Damaged
 from service.store import audit, deliveries, events, links
 from service.store.deliveries import Delivery
 from service.store.endpoints import Endpoint
@@ -59,6 +60,8 @@ def deliver(
     """Try the delivery once; its new status: sent, pending (to be tried again), failed or parked."""
     try:
         status, made, note = _send(store, ehr, endpoint, delivery)
+    except Damaged as error:
+        return _failed(store, delivery, "Damaged", str(error), now(), chance, None)
     except Unresolved as error:
         return _failed(store, delivery, "Unresolved", str(error), now(), chance, None)
     except EhrError as error:
