@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
 
-from mappings import Issue, MappingError
+from mappings import MappingError
 from mappings.exact_json import dumps, lines
 from mappings.fields import issues_of
 from mappings.identity import SOURCE
@@ -19,9 +19,11 @@ from mappings.identity import SOURCE
 from . import conversion, parallel
 from .administration import COMMANDS as ADMINISTRATION
 from .fake_ehr.personality import NAMES as FAKE_EHRS
+from .hl7_commands import COMMANDS as HL7
 from .intake import Loaded, load_line, take
 from .opening import opened, settings
 from .progress import counted
+from .streamed import converted, said
 from .synthetic import write_clinic
 
 TENANT = 1
@@ -41,12 +43,6 @@ def main() -> None:
     Not a medical device: it transfers, stores, converts and shows. Settings come from the environment
     (ITB_DATABASE_URL and others: see the README).
     """
-
-
-def said(line: int, issues: Iterable[Issue]) -> None:
-    """`line N: path: rule: message` on standard error."""
-    for issue in issues:
-        click.echo(f"line {line}: {issue.path}: {issue.rule}: {issue.message}", err=True)
 
 
 # --- convert --------------------------------------------------------------------------------------------
@@ -76,7 +72,7 @@ def convert_to_fhir(file: BinaryIO, jobs: int) -> None:
     A bad line goes to standard error, the others go on, and the exit status is 1.
     """
     stream = counted(file)
-    _convert(conversion.to_fhir(stream) if jobs == 1 else parallel.to_fhir(stream, jobs))
+    converted(conversion.to_fhir(stream) if jobs == 1 else parallel.to_fhir(stream, jobs))
 
 
 @convert.command("from-fhir")
@@ -88,20 +84,11 @@ def convert_from_fhir(file: BinaryIO, source: str, jobs: int) -> None:
     if not SOURCE.fullmatch(source):
         raise click.UsageError("--source must match [a-z0-9-]{1,40}")
     stream = counted(file)
-    _convert(conversion.from_fhir(stream, source) if jobs == 1 else parallel.from_fhir(stream, source, jobs))
+    converted(conversion.from_fhir(stream, source) if jobs == 1 else parallel.from_fhir(stream, source, jobs))
 
 
-def _convert(results: Iterator[conversion.Converted]) -> None:
-    failed = False
-    out = sys.stdout.buffer
-    for result in results:
-        for line in result.out:
-            out.write(line)
-            out.write(b"\n")
-        said(result.line, [*result.errors, *result.notes])
-        failed = failed or bool(result.errors)
-    out.flush()
-    sys.exit(1 if failed else 0)
+for _command in HL7:
+    convert.add_command(_command)
 
 
 @main.command()
@@ -112,7 +99,7 @@ def explain(file: BinaryIO, as_json: bool) -> None:
 
     Columns: the element, its value, the event field it comes from, and what was done to it.
     """
-    _convert(conversion.explained(counted(file), table=not as_json))
+    converted(conversion.explained(counted(file), table=not as_json))
 
 
 @main.command()
