@@ -1,6 +1,6 @@
 """HL7 v2 messages in a stream to events or FHIR, and back; a bad one is an error of its own.
 
-Pure but for what the caller reads and writes. `Report` says of each message what a way there and back loses.
+Pure but for what the caller reads and writes. `Losses` is told what is lost there and back.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mappings.validate import validate
 from .conversion import Converted
 
 Json = Any
-Report = Callable[[Json], None]
+Losses = Callable[[Json], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +35,21 @@ class Way:
     original: bool = True
 
 
-def hl7_to_events(stream: Iterable[bytes], way: Way, report: Report | None = None) -> Iterator[Converted]:
-    """Messages to events; the report says what of a message its events do not hold."""
+def hl7_to_events(stream: Iterable[bytes], way: Way, losses: Losses | None = None) -> Iterator[Converted]:
+    """Messages to events; `losses` is told what of a message its events do not hold."""
     for number, message, errors in _read(stream, way):
         if message is None:
             yield errors
             continue
         reading = read(message, way.sender)
-        if report is not None:
-            report(_account(number, message, [write(event, way.sender) for event in reading.events]))
+        if losses is not None:
+            losses(_account(number, message, [write(event, way.sender) for event in reading.events]))
         out = tuple(dumps(event) for event in reading.events)
         yield Converted(number, out, tuple(reading.errors), tuple(reading.notes))
 
 
-def hl7_to_fhir(stream: Iterable[bytes], way: Way, report: Report | None = None) -> Iterator[Converted]:
-    """Messages to transaction Bundles; the report says what of a message does not come back from them."""
+def hl7_to_fhir(stream: Iterable[bytes], way: Way, losses: Losses | None = None) -> Iterator[Converted]:
+    """Messages to transaction Bundles; `losses` is told what of a message does not come back."""
     converter = Converter()
     for number, message, errors in _read(stream, way):
         if message is None:
@@ -57,9 +57,9 @@ def hl7_to_fhir(stream: Iterable[bytes], way: Way, report: Report | None = None)
             continue
         made = to_fhir(message, way.sender, converter, original=way.original)
         bad = [*made.errors, *(issue for bundle in made.bundles for issue in validate(bundle))]
-        if report is not None:
+        if losses is not None:
             back = [m for bundle in made.bundles for m in from_fhir(bundle, way.sender).messages]
-            report(_account(number, message, back))
+            losses(_account(number, message, back))
         yield Converted(number, tuple(dumps(b) for b in made.bundles), tuple(bad), tuple(made.notes))
 
 
@@ -96,8 +96,8 @@ def _read(stream: Iterable[bytes], way: Way) -> Iterator[tuple[int, Message | No
 
 def _account(number: int, message: Message, written: list[Message]) -> Json:
     """What of the message stands in none of those that were written for it."""
-    losses = [{(i.path, i.rule) for i in lost(message, one)} for one in written]
-    gone = set.intersection(*losses) if losses else {("$", "lost")}
+    missing = [{(i.path, i.rule) for i in lost(message, one)} for one in written]
+    gone = set.intersection(*missing) if missing else {("$", "lost")}
     return {
         "message": number,
         "control_id": message.field("MSH", 10),

@@ -1,13 +1,41 @@
-"""What a command of `itb` begins with: the settings of its environment, the store that they name."""
+"""What a command of `itb` begins with: tenant, clock, settings, and the store that they name."""
 
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from typing import Any
 
 import click
 
 from .settings import Settings, SettingsError, from_environment
+
+TENANT = 1
+"""The one tenant there is so far; the first migration makes it."""
+
+
+def now() -> datetime:
+    """The clock of the command line."""
+    return datetime.now(UTC)
+
+
+class Commands(click.Group):
+    """Commands that end with one line when the database fails, however far they have come."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            # Imported only now: `itb convert` needs no database, and starts at once.
+            from sqlalchemy.exc import DBAPIError
+
+            from .store.engine import StoreError
+            from .store.faults import fault_of
+
+            fault = fault_of(error) if isinstance(error, DBAPIError) else None
+            if fault is None and not isinstance(error, StoreError):
+                raise
+            raise click.ClickException(fault.message if fault else str(error)) from None
 
 
 def settings() -> Settings:

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-import structlog
-
 from service.store import deliveries, endpoints, leases
 from service.store.deliveries import Lane
 from service.store.endpoints import Endpoint
 from service.store.engine import Store
+from service.telemetry import make_log
 
 from . import survey
 from .ehr import EhrError, HttpEhr
@@ -28,7 +27,7 @@ LEASE = timedelta(seconds=10)
 IDLE_S = 0.2
 SURVEY_S = 60.0
 """How often to look whether a server must be asked again what it can do (or did not answer)."""
-log = structlog.get_logger("itb.sync")
+log = make_log()
 
 
 @dataclass(frozen=True, slots=True)

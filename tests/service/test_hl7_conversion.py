@@ -52,7 +52,7 @@ def test_foreign_messages_come_back_byte_for_byte_and_the_report_says_that_nothi
 ) -> None:
     report = tmp_path / "report.ndjson"
     for path in READ:
-        there = run("hl7-to-fhir", "--sender", SENDER, "--report", str(report), str(path))
+        there = run("hl7-to-fhir", "--sender", SENDER, "--losses", str(report), str(path))
         assert there.exit_code == 0, there.stderr
         assert [account["lost"] for account in map(loads, report.read_bytes().splitlines())] == [[]]
         back = run("fhir-to-hl7", "--sender", SENDER, stdin=there.stdout_bytes)
@@ -65,14 +65,14 @@ def test_the_report_of_events_says_what_they_do_not_hold(tmp_path: Path) -> None
         "hl7-to-events",
         "--sender",
         SENDER,
-        "--report",
+        "--losses",
         str(report),
         str(HL7 / "read/refill-with-route-it.hl7"),
     )
     (account,) = map(loads, report.read_bytes().splitlines())
     assert account["control_id"] == "77"
     assert {"path": "ZIT[1]", "rule": "lost"} in account["lost"]
-    run("hl7-to-fhir", "--no-original", "--sender", SENDER, "--report", str(report), str(READ[0]))
+    run("hl7-to-fhir", "--no-original", "--sender", SENDER, "--losses", str(report), str(READ[0]))
     (account,) = map(loads, report.read_bytes().splitlines())
     assert account["lost"]
 
@@ -85,6 +85,14 @@ def test_a_bad_message_is_named_and_the_others_go_on() -> None:
     assert len(found.stdout_bytes.splitlines()) == 2
     assert "message 2: RXA[1]-6: unit: " in found.stderr
     assert "message 3: MSH-2: separators: " in found.stderr
+
+
+def test_a_scheduler_gets_a_report() -> None:
+    good = (golden.FIXTURES / "golden/refill/first.hl7").read_bytes()
+    found = run("hl7-to-events", "--report", "json", stdin=good + b"MSH|nonsense\r")
+    told = loads(found.stderr.splitlines()[-1].encode())
+    assert (told["status"], told["counts"]) == (1, {"converted": 1, "refused": 1, "written": 1})
+    assert told["items"][0]["line"] == 2
 
 
 def test_a_wrong_sender_file_is_a_usage_error(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,11 +16,13 @@ from mappings.hl7v2.catalogue import CHOICES
 from mappings.hl7v2.framing import FRAMES
 from mappings.identity import SOURCE
 from mappings.paths import Json
+from service import hl7_conversion
+from service.conversion import Converted
+from service.hl7_conversion import Losses, Way
+from service.progress import counted, pieces
+from service.senders import sender_of
 
-from . import hl7_conversion
-from .progress import counted
-from .senders import sender_of
-from .streamed import converted
+from .job import REPORT, Job, said
 
 SENDER = click.option(
     "--sender",
@@ -33,10 +37,10 @@ FRAME = click.option(
     help="how messages stand in the output: back to back, in MLLP blocks, or a JSON string a line",
 )
 MESSAGE = click.option("--message", type=click.Choice(CHOICES), help="another message than that of the type")
-REPORT = click.option(
-    "--report",
+LOSSES = click.option(
+    "--losses",
     type=click.File("wb"),
-    help="write what of each message is lost, as JSON, a line a message",
+    help="write what of each message does not come back, as JSON, a line a message",
 )
 
 
@@ -49,19 +53,36 @@ def _sender(path: Path | None) -> SenderMap:
         raise click.UsageError("\n".join(wrong)) from None
 
 
-def _reported(file: BinaryIO | None) -> hl7_conversion.Report | None:
+def _written(file: BinaryIO | None) -> Losses | None:
     if file is None:
         return None
 
-    def report(account: Json) -> None:
+    def write(account: Json) -> None:
         file.write(dumps(account) + b"\n")
 
-    return report
+    return write
+
+
+def _run(name: str, report: str | None, results: Iterator[Converted], what: str, end: bytes) -> None:
+    """Write what was made of each piece and say what is wrong with it; `what` is what a number counts."""
+    out = sys.stdout.buffer
+    with Job(f"convert {name}", report, data_on_stdout=True) as job:
+        for result in results:
+            for made in result.out:
+                out.write(made + end)
+            said(result.line, [*result.errors, *result.notes], what)
+            job.count("refused" if result.errors else "converted")
+            job.count("written", len(result.out))
+            if result.errors:
+                job.item("refused", result.errors, line=result.line)
+            job.line = result.line
+        out.flush()
 
 
 @click.command("hl7-to-fhir")
 @click.argument("file", type=click.File("rb", lazy=False), default="-")
 @SENDER
+@LOSSES
 @REPORT
 @click.option(
     "--original/--no-original",
@@ -69,23 +90,28 @@ def _reported(file: BinaryIO | None) -> hl7_conversion.Report | None:
     show_default=True,
     help="carry a message along as a Binary where its events do not say all of it",
 )
-def convert_hl7_to_fhir(file: BinaryIO, sender: Path | None, report: BinaryIO | None, original: bool) -> None:
+def hl7_to_fhir(
+    file: BinaryIO, sender: Path | None, losses: BinaryIO | None, report: str | None, original: bool
+) -> None:
     """HL7 v2 messages to FHIR transaction Bundles (a line each).
 
     Reads messages back to back, MLLP blocks, or a JSON string a line, and sees by itself which it is.
     """
-    way = hl7_conversion.Way(_sender(sender), original=original)
-    converted(hl7_conversion.hl7_to_fhir(counted(file), way, _reported(report)), what="message")
+    way = Way(_sender(sender), original=original)
+    made = hl7_conversion.hl7_to_fhir(pieces(file), way, _written(losses))
+    _run("hl7-to-fhir", report, made, "message", b"\n")
 
 
 @click.command("hl7-to-events")
 @click.argument("file", type=click.File("rb", lazy=False), default="-")
 @SENDER
+@LOSSES
 @REPORT
-def convert_hl7_to_events(file: BinaryIO, sender: Path | None, report: BinaryIO | None) -> None:
+def hl7_to_events(file: BinaryIO, sender: Path | None, losses: BinaryIO | None, report: str | None) -> None:
     """HL7 v2 messages, in any form that hl7-to-fhir reads, to events (a line each)."""
-    way = hl7_conversion.Way(_sender(sender))
-    converted(hl7_conversion.hl7_to_events(counted(file), way, _reported(report)), what="message")
+    way = Way(_sender(sender))
+    made = hl7_conversion.hl7_to_events(pieces(file), way, _written(losses))
+    _run("hl7-to-events", report, made, "message", b"\n")
 
 
 @click.command("events-to-hl7")
@@ -93,10 +119,13 @@ def convert_hl7_to_events(file: BinaryIO, sender: Path | None, report: BinaryIO 
 @SENDER
 @FRAME
 @MESSAGE
-def convert_events_to_hl7(file: BinaryIO, sender: Path | None, frame: str, message: str | None) -> None:
+@REPORT
+def events_to_hl7(
+    file: BinaryIO, sender: Path | None, frame: str, message: str | None, report: str | None
+) -> None:
     """Events (a line each) to HL7 v2 messages."""
-    way = hl7_conversion.Way(_sender(sender), frame, message or "")
-    converted(hl7_conversion.events_to_hl7(counted(file), way), end=b"")
+    way = Way(_sender(sender), frame, message or "")
+    _run("events-to-hl7", report, hl7_conversion.events_to_hl7(counted(file), way), "line", b"")
 
 
 @click.command("fhir-to-hl7")
@@ -104,15 +133,16 @@ def convert_events_to_hl7(file: BinaryIO, sender: Path | None, frame: str, messa
 @SENDER
 @FRAME
 @MESSAGE
+@REPORT
 @click.option("--source", default="fhir", show_default=True, help="source of records that were not ours")
-def convert_fhir_to_hl7(
-    file: BinaryIO, sender: Path | None, frame: str, message: str | None, source: str
+def fhir_to_hl7(
+    file: BinaryIO, sender: Path | None, frame: str, message: str | None, report: str | None, source: str
 ) -> None:
     """FHIR Bundles or resources (a line each) to HL7 v2 messages; the original where it came along."""
     if not SOURCE.fullmatch(source):
         raise click.UsageError("--source must match [a-z0-9-]{1,40}")
-    way = hl7_conversion.Way(_sender(sender), frame, message or "", source)
-    converted(hl7_conversion.fhir_to_hl7(counted(file), way), end=b"")
+    way = Way(_sender(sender), frame, message or "", source)
+    _run("fhir-to-hl7", report, hl7_conversion.fhir_to_hl7(counted(file), way), "line", b"")
 
 
-COMMANDS = (convert_hl7_to_fhir, convert_hl7_to_events, convert_events_to_hl7, convert_fhir_to_hl7)
+COMMANDS = (hl7_to_fhir, hl7_to_events, events_to_hl7, fhir_to_hl7)
