@@ -15,6 +15,7 @@ from mappings.identity import SOURCE
 
 from . import conversion
 from .administration import COMMANDS as ADMINISTRATION
+from .cli_conflicts import COMMANDS as CONFLICTS
 from .cli_servers import COMMANDS as SERVERS
 from .cli_servers import introduce
 from .commands import convert, convert_hl7, ledger_files, sync
@@ -325,7 +326,7 @@ def _named(text: str) -> tuple[str, str]:
     return system, value
 
 
-for command in (*ADMINISTRATION, *SERVERS):
+for command in (*ADMINISTRATION, *SERVERS, *CONFLICTS):
     main.add_command(command)
 
 
