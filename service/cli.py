@@ -17,7 +17,7 @@ from . import conversion
 from .administration import COMMANDS as ADMINISTRATION
 from .cli_servers import COMMANDS as SERVERS
 from .cli_servers import introduce
-from .commands import convert, ledger_files, sync
+from .commands import convert, convert_hl7, ledger_files, sync
 from .fake_ehr.personality import NAMES as FAKE_EHRS
 from .opening import TENANT, Commands, now, opened, settings
 from .progress import counted
@@ -36,6 +36,8 @@ def main() -> None:
 
 for _job in (convert.convert, ledger_files.import_, ledger_files.export, sync.sync):
     main.add_command(_job)
+for _message in convert_hl7.COMMANDS:
+    convert.convert.add_command(_message)
 
 
 @main.command()

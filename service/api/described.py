@@ -155,6 +155,7 @@ COMPONENTS: dict[str, Json] = {
     ),
     "Pump": {"type": "object", "description": "the state of one pump, folded from its events"},
     "PumpPage": _object("pumps next_cursor", pumps=_list_of("Pump"), next_cursor=MAYBE),
+    "Er7": {"type": "string", "description": "HL7 v2 messages (ER7), back to back"},
     "Resource": {"type": "object", "description": "a FHIR R4 resource or Bundle"},
     "Reading": _object("events notes", events=_list_of("Event"), notes=_list_of("Issue")),
     "Endpoint": _object(
