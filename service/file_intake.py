@@ -14,11 +14,11 @@ from typing import Any, BinaryIO
 
 from mappings import MappingError, read_fhir
 from mappings.exact_json import lines, loads
+from mappings.hl7v2 import framing
 from mappings.rows import Issue
 from service.mllp import intake as mllp
 from service.mllp.reading import Received, understand
 from service.mllp.senders import Peer, Sender, anywhere
-from service.mllp.stream import MARKS, messages_in
 from service.store import messages
 from service.store.engine import Store
 from service.store.keys import Caller
@@ -27,9 +27,11 @@ from .intake import Loaded, load, take
 
 CHUNK = 1 << 20
 PER_TRANSACTION = 64
-MOST_MESSAGE = 16_000_000
+MOST_LINE = 16_000_000
 MOST_DOCUMENT = 50_000_000
 """Bytes of a JSON document that is not one line an item: it is read whole."""
+HL7 = (framing.START, b"MSH", b"FHS", b"BHS", b'"')
+"""How a file of messages begins: framed, as text, or a JSON string a line."""
 FORMATS = ("hl7", "events", "fhir")
 
 
@@ -71,7 +73,7 @@ def take_file(to: Taking, stream: BinaryIO) -> Contents:
     first = stream.read(4096).lstrip(b" \t\r\n")
     stream.seek(0)
     found = Contents()
-    if first.startswith(MARKS):
+    if first.startswith(HL7):
         found.format = "hl7"
         _take_hl7(to, stream, found)
     elif first[:1] in (b"{", b"["):
@@ -84,12 +86,15 @@ def take_file(to: Taking, stream: BinaryIO) -> Contents:
 
 def _take_hl7(to: Taking, stream: BinaryIO, found: Contents) -> None:
     senders = [anywhere(sender) for sender in to.senders]
-    frames = messages_in(iter(lambda: stream.read(CHUNK), b""), MOST_MESSAGE)
-    item = 0
-    while batch := list(islice(frames, PER_TRANSACTION)):
-        read = [understand(Received(f.content, Peer(""), f.whole), senders) for f in batch]
-        for taken in mllp.take(to.store, to.caller.tenant_id, read, to.clock):
-            item += 1
+    cut = framing.messages(iter(lambda: stream.read(CHUNK), b""))
+    while batch := list(islice(cut, PER_TRANSACTION)):
+        for item, data in batch:
+            if isinstance(data, MappingError):
+                found.add(item, "refused", data.issues)
+        whole = [(item, data) for item, data in batch if isinstance(data, bytes)]
+        read = [understand(Received(data, Peer("")), senders) for _, data in whole]
+        done = mllp.take(to.store, to.caller.tenant_id, read, to.clock)
+        for (item, _), taken in zip(whole, done, strict=True):
             if taken.outcome == "unavailable":
                 raise OSError("the database cannot be written now")
             found.add(
@@ -144,7 +149,7 @@ Item = tuple[int, Any]
 
 def _items(stream: BinaryIO) -> Iterator[Item]:
     """The values of NDJSON by their line, a bad one as its `MappingError`; or those of one document."""
-    start = stream.readline(MOST_MESSAGE)
+    start = stream.readline(MOST_LINE)
     stream.seek(0)
     try:
         is_line = not isinstance(loads(start), list)

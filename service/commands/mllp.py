@@ -13,8 +13,6 @@ from service.opening import TENANT, now, opened, settings
 from .exits import Stopped, Unreachable
 from .job import REPORT, Job, said
 
-MOST_MESSAGE = 16_000_000
-
 
 @click.group()
 def mllp() -> None:
@@ -73,8 +71,8 @@ def mllp_send(
     """
     from mappings import MappingError
     from mappings.hl7v2 import parse
+    from mappings.hl7v2.framing import messages
     from service.mllp.client import MllpClient
-    from service.mllp.stream import messages_in
     from service.sync.ehr import EhrError
 
     host, colon, port = to.rpartition(":")
@@ -84,9 +82,11 @@ def mllp_send(
     client = MllpClient(host.strip("[]"), int(port), tls=secure)
     with Job("mllp send", report) as job:
         pieces = iter(lambda: file.read(1 << 20), b"")
-        for number, frame in enumerate(messages_in(pieces, MOST_MESSAGE), start=1):
+        for number, data in messages(pieces):
             try:
-                message = parse(frame.content)
+                if isinstance(data, MappingError):
+                    raise data
+                message = parse(data)
                 found = client.exchange(message)
             except MappingError as error:
                 job.count("refused")

@@ -71,10 +71,6 @@ class Frames:
         self.inside, self._searched, self._too_long = False, 0, False
         return frame
 
-    def rest(self) -> Frame:
-        """What stands after the last start, of a stream that ended without the end of it."""
-        return Frame(bytes(self._held[:HEAD]), whole=False)
-
     def _begin(self) -> bool:
         start = self._held.find(START)
         skipped = len(self._held) if start < 0 else start

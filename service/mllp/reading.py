@@ -61,7 +61,7 @@ class Understood:
 def understand(received: Received, senders: Sequence[Sender]) -> Understood:
     """Read a message by its sender's file; never raises for what a sender can send."""
     content = received.content
-    hashed = hashlib.sha256(content).hexdigest()
+    hashed = hashlib.sha256(content.rstrip(b"\r\n")).hexdigest()  # the last segment's end says nothing
     clean = content.replace(START, b"").replace(END[:1], b"")
     first = head(clean)
     if first is None:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mappings.hl7v2 import SenderMap, sender_map
+from mappings.hl7v2 import SenderMap
 from mappings.identity import SOURCE
 from mappings.rows import MappingError
+from service.senders import sender_of
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 LOOPBACK = ("127.0.0.0/8", "::1/128")
@@ -134,11 +135,10 @@ def _sender(entry: Any, number: int, folder: Path) -> Sender:
     try:
         given = lists["addresses"] or ([] if lists["certificates"] else LOOPBACK)
         addresses = tuple(ipaddress.ip_network(text) for text in given)
-        found = tomllib.loads((folder / texts["map"]).read_text()) if texts["map"] else {}
-        read_by = sender_map(found)
+        read_by = sender_of(folder / texts["map"]) if texts["map"] else SenderMap()
     except MappingError as error:
         raise wrong("; ".join(f"{texts['map']}: {i.path}: {i.message}" for i in error.issues)) from None
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise wrong(str(error)) from None
     return Sender(
         texts["name"],

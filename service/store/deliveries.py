@@ -1,7 +1,8 @@
 """What is still to be sent to which EHR, in which order.
 
 A lane is (endpoint, pump or patient). Its head is its oldest delivery that was not sent; only a pending
-head that is due may be worked on, so a failed or parked one holds its own lane and no other.
+head that is due may be worked on, so a failed or parked one holds its own lane and no other. One that was
+parked for a conflict is passed over: the conflict holds its record, not the lane.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, case, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, case, exists, func, insert, select, update
 
 from mappings import exact_json
 from mappings.event import Event, lane_key
@@ -44,6 +45,7 @@ class Delivery:
     updated_at: str
     failure: str | None
     repeats: int
+    conflict_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ def due_lanes(
     """Lanes of enabled endpoints (or of one) whose head may be sent now, the longest waiting first."""
     heads = (
         select(func.min(deliveries.c.id).label("id"))
-        .where(deliveries.c.status.in_(("pending", "failed", "parked")))
+        .where(*_waiting())
         .group_by(deliveries.c.endpoint_id, deliveries.c.lane)
     )
     if endpoint_id is not None:
@@ -127,14 +129,19 @@ def due_lanes(
     return [Lane(row.endpoint_id, row.lane) for row in c.execute(query)]
 
 
+def _waiting() -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """What is, or may become, the head of a lane."""
+    return deliveries.c.status.in_(("pending", "failed", "parked")), deliveries.c.conflict_id.is_(None)
+
+
 def head(c: Connection, lane: Lane) -> Delivery | None:
     """The oldest delivery of the lane that was not sent."""
     query = (
         select(deliveries)
         .where(
             deliveries.c.endpoint_id == lane.endpoint_id,
-            deliveries.c.status.in_(("pending", "failed", "parked")),
             deliveries.c.lane == lane.lane,
+            *_waiting(),
         )
         .order_by(deliveries.c.id)
         .limit(1)
@@ -222,9 +229,57 @@ def retry(c: Connection, tenant_id: int, id: int, *, now: datetime) -> bool:
             failure=None,
             next_try_at=stamp(now),
             updated_at=stamp(now),
+            conflict_id=None,
         )
     )
     return changed.rowcount == 1
+
+
+def hold_for(c: Connection, id: int, conflict_id: int, *, now: datetime) -> None:
+    """Parked until the conflict is closed."""
+    reason = f"conflict {conflict_id}: a person must decide"
+    _set(c, id, now, status="parked", last_status=None, reason=reason, failure=None, conflict_id=conflict_id)
+
+
+def release(c: Connection, conflict_id: int, *, now: datetime) -> None:
+    """What was parked for a conflict is due now, and the EHR is read back before anything is sent."""
+    c.execute(
+        update(deliveries)
+        .where(deliveries.c.conflict_id == conflict_id, deliveries.c.status == "parked")
+        .values(
+            status="pending",
+            conflict_id=None,
+            attempts=1,
+            repeats=0,
+            next_try_at=stamp(now),
+            updated_at=stamp(now),
+        )
+    )
+
+
+def set_due(c: Connection, id: int, *, now: datetime, reason: str) -> None:
+    """Due at once, not counted as a try: what stood in the way was read in."""
+    values = {"status": "pending", "next_try_at": stamp(now), "updated_at": stamp(now), "reason": reason}
+    c.execute(update(deliveries).where(deliveries.c.id == id).values(values))
+
+
+def again(c: Connection, tenant_id: int, event: Event, event_seq: int, endpoint_id: int, *, at: str) -> None:
+    """The event is due at this EHR, whether or not it was sent there before."""
+    changed = c.execute(
+        update(deliveries)
+        .where(deliveries.c.endpoint_id == endpoint_id, deliveries.c.event_seq == event_seq)
+        .values(
+            status="pending",
+            attempts=0,
+            repeats=0,
+            failure=None,
+            next_try_at=at,
+            updated_at=at,
+            conflict_id=None,
+        )
+    )
+    if changed.rowcount == 0:
+        add(c, tenant_id, event, event_seq, [endpoint_id], at=at)
 
 
 def _set(c: Connection, id: int, now: datetime, **values: Any) -> None:

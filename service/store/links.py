@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from .tables import links
 from .times import stamp
@@ -14,7 +15,11 @@ from .times import stamp
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """Our identity (system, value) ⇄ the EHR's `type/remote_id`, its version and content when last seen."""
+    """Our identity (system, value) ⇄ the EHR's `type/remote_id`, its version and content when last seen.
+
+    What it then told, as an event, is `told` (JSON), or the ledger's row `event_seq` where that is None: the
+    base of a merge. `deleted_at`: when it was found deleted there; it is then never written again.
+    """
 
     tenant_id: int
     endpoint_id: int
@@ -24,6 +29,9 @@ class Link:
     remote_id: str
     version_id: str | None
     content_hash: str | None
+    event_seq: int | None = None
+    told: str | None = None
+    deleted_at: str | None = None
 
 
 _FIELDS = tuple(Link.__dataclass_fields__)
@@ -47,6 +55,43 @@ def find_remote(c: Connection, endpoint_id: int, resource_type: str, remote_id: 
     )
     row = c.execute(query.order_by(links.c.id)).first()
     return _link(row) if row is not None else None
+
+
+def of_remote(
+    c: Connection, endpoint_id: int, resource_type: str, remote_ids: Sequence[str]
+) -> dict[str, Link]:
+    """The links of many of the EHR's resources of one type, by their ids there."""
+    query = select(links).where(
+        links.c.endpoint_id == endpoint_id,
+        links.c.resource_type == resource_type,
+        links.c.remote_id.in_(remote_ids),
+    )
+    found: dict[str, Link] = {}
+    for row in c.execute(query.order_by(links.c.id)):
+        found.setdefault(row.remote_id, _link(row))
+    return found
+
+
+def set_deleted(c: Connection, endpoint_id: int, resource_type: str, remote_id: str, *, at: str) -> None:
+    """Remember that a resource was found deleted (`at`, a stamp)."""
+    c.execute(
+        update(links)
+        .where(
+            links.c.endpoint_id == endpoint_id,
+            links.c.resource_type == resource_type,
+            links.c.remote_id == remote_id,
+            links.c.deleted_at.is_(None),
+        )
+        .values(deleted_at=at)
+    )
+
+
+def count(c: Connection, endpoint_id: int) -> int:
+    """How many resources of the EHR are linked and not deleted there."""
+    query = select(func.count()).select_from(links)
+    return c.execute(
+        query.where(links.c.endpoint_id == endpoint_id, links.c.deleted_at.is_(None))
+    ).scalar_one()
 
 
 def save(c: Connection, link: Link, *, now: datetime) -> None:

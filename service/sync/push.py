@@ -21,7 +21,7 @@ from mappings.event import Event, is_retracted
 from mappings.identity import content_hash, resource_identity
 from mappings.validate import validate
 from service.chain import Damaged
-from service.store import audit, deliveries, events, links
+from service.store import audit, conflicts, deliveries, events, links
 from service.store.deliveries import Delivery
 from service.store.endpoints import Endpoint
 from service.store.engine import Store
@@ -29,7 +29,9 @@ from service.store.events import StoredEvent
 from service.store.links import Link
 from service.store.times import stamp
 
+from . import arrival
 from .ehr import Ambiguous, Ehr, EhrError, Missing, Stale
+from .reading import Reader
 from .retry import Act, decide
 
 Json = Any
@@ -38,6 +40,22 @@ Key = tuple[str, str]
 
 class Unresolved(Exception):
     """A person must decide before this can be sent; the message says what."""
+
+
+class Changed(Exception):
+    """The EHR's users edited or deleted (`resource` None) something of ours that was not read yet."""
+
+    def __init__(self, type: str, id: str, resource: Json) -> None:
+        super().__init__(f"{type}/{id}")
+        self.type, self.id, self.resource = type, id, resource
+
+
+class Held(Exception):
+    """A conflict about the record is open."""
+
+    def __init__(self, conflict_id: int) -> None:
+        super().__init__(str(conflict_id))
+        self.conflict_id = conflict_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +69,9 @@ class Wanted:
 
     @property
     def is_there(self) -> bool:
-        return self.link is not None and self.link.content_hash == self.hash
+        """Also what was deleted there: it is never written again without a person's word."""
+        link = self.link
+        return link is not None and (link.deleted_at is not None or link.content_hash == self.hash)
 
 
 def deliver(
@@ -62,6 +82,13 @@ def deliver(
         status, made, note = _send(store, ehr, endpoint, delivery)
     except Damaged as error:
         return _failed(store, delivery, "Damaged", str(error), now(), chance, None)
+    except Changed as changed:
+        return _read_in(store, ehr, endpoint, delivery, changed, now, chance)
+    except Held as held:
+        with store.write() as c:
+            deliveries.hold_for(c, delivery.id, held.conflict_id, now=now())
+            _audit(c, delivery, "parked", f"conflict {held.conflict_id}", now())
+        return "parked"
     except Unresolved as error:
         return _failed(store, delivery, "Unresolved", str(error), now(), chance, None)
     except EhrError as error:
@@ -69,10 +96,44 @@ def deliver(
         return _failed(store, delivery, name, f"{name}: {error}", now(), chance, error)
     with store.write() as c:
         for link in made:
-            links.save(c, link, now=now())
+            links.save(c, replace(link, event_seq=delivery.event_seq), now=now())
         deliveries.set_sent(c, delivery.id, now=now(), last_status=status, reason=note)
         _audit(c, delivery, "sent", note or "", now())
     return "sent"
+
+
+def _read_in(
+    store: Store,
+    ehr: Ehr,
+    endpoint: Endpoint,
+    delivery: Delivery,
+    changed: Changed,
+    now: Callable[[], datetime],
+    chance: float,
+) -> str:
+    """What stands in the way is read as by a poll: merged and sent at once, or a conflict holds this."""
+    if changed.resource is None:
+        with store.write() as c:
+            arrival.take_deletion(c, endpoint, changed.type, changed.id, now())
+    else:
+        try:
+            reader = Reader(store, ehr, endpoint)
+            taken = arrival.take(store, ehr, reader, endpoint, [changed.resource], now)
+        except EhrError as error:
+            name = type(error).__name__
+            return _failed(store, delivery, name, f"{name}: {error}", now(), chance, error)
+        with store.read() as c:
+            event = events.by_seq(c, delivery.tenant_id, delivery.event_seq)
+            asked = event is not None and _conflict(c, endpoint, delivery, event.event) is not None
+        refused = None if asked else arrival.refusal(store, endpoint, changed.resource)
+        if refused is not None:
+            reason = f"{changed} was edited in the EHR to what cannot be read: {refused}"
+            return _failed(store, delivery, "Unresolved", reason, now(), chance, None)
+        if not taken and not asked:  # a poll was faster
+            return _failed(store, delivery, "Stale", f"{changed} was edited in the EHR", now(), chance, None)
+    with store.write() as c:
+        deliveries.set_due(c, delivery.id, now=now(), reason=f"{changed} was edited in the EHR: read in")
+    return "pending"
 
 
 def _failed(
@@ -120,6 +181,8 @@ def _send(
         versions = events.find(c, delivery.tenant_id, event["source"], event["id"])
         if versions[-1].seq != stored.seq:
             return None, [], f"superseded by version {versions[-1].version}"
+        if (conflict := _conflict(c, endpoint, delivery, event)) is not None:
+            raise Held(conflict)
         wanted = _wanted(c, endpoint, stored, [v.event for v in versions[:-1]])
     if delivery.attempts:
         wanted = [_read_back(ehr, endpoint, one) for one in wanted]
@@ -140,6 +203,20 @@ def _send(
         [*(one.link for one in wanted if one.is_there and one.link), *_answered(endpoint, due, found)],
         "",
     )
+
+
+def _conflict(c: Any, endpoint: Endpoint, delivery: Delivery, event: Event) -> int | None:
+    """The open conflict that this must wait for: its record's, or of a program in the same chain."""
+    for found in conflicts.open_in_lane(c, delivery.tenant_id, delivery.lane):
+        if found.endpoint_id != endpoint.id:
+            continue
+        if (found.source, found.event_id) == _key(event):
+            return found.id
+        if event["type"] == "dose-change":
+            other = events.find(c, delivery.tenant_id, found.source, found.event_id)
+            if other and other[-1].event["type"] == "dose-change":
+                return found.id
+    return None
 
 
 def _wanted(c: Any, endpoint: Endpoint, stored: StoredEvent, earlier: list[Event]) -> list[Wanted]:
@@ -198,16 +275,16 @@ def _known(c: Any, endpoint: Endpoint, resources: Iterable[Json]) -> list[Wanted
 
 
 def _read_back(ehr: Ehr, endpoint: Endpoint, one: Wanted) -> Wanted:
-    """What the EHR holds of it now; Unresolved when somebody edited it there since we last agreed."""
+    """What the EHR holds of it now; Changed when somebody edited it there since we last agreed."""
+    if one.link is not None and one.link.deleted_at is not None:
+        return one
     remote = _remote(ehr, one)
     if remote is None:
         return replace(one, link=None)
     hashed, version = content_hash(remote), remote["meta"]["versionId"]
     agreed = one.link
     if agreed is not None and agreed.version_id != version and hashed not in (agreed.content_hash, one.hash):
-        raise Unresolved(
-            f"{remote['resourceType']}/{remote['id']} was edited in the EHR since: read it first"
-        )
+        raise Changed(remote["resourceType"], remote["id"], remote)
     return replace(one, link=_link(endpoint, one.key, remote, hashed))
 
 
@@ -219,7 +296,7 @@ def _remote(ehr: Ehr, one: Wanted) -> Json | None:
             return ehr.read(type, id)
         except Missing as error:
             if one.link is not None:
-                raise Unresolved(f"{type}/{id} was deleted in the EHR") from error
+                raise Changed(type, id, None) from error
             return None
     found = [r for page in ehr.search(type, {"identifier": "|".join(one.key)}) for r in page.resources]
     if len(found) > 1:
@@ -265,7 +342,9 @@ def _lookup(c: Any, endpoint: Endpoint, due: list[Wanted], patient: str) -> iden
         if (system, value) in within:
             return identity.urn(system, value)
         link = links.find(c, endpoint.id, system, value)
-        return f"{link.resource_type}/{link.remote_id}" if link is not None else None
+        if link is None or link.deleted_at is not None:
+            return None
+        return f"{link.resource_type}/{link.remote_id}"
 
     return lookup
 

@@ -6,7 +6,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from service.mllp.framing import HEAD, Frame, Frames, framed, is_clean, unframed
-from service.mllp.stream import messages_in
 
 MOST = 10_000
 CONTENT = st.binary(max_size=60).filter(is_clean)
@@ -49,7 +48,6 @@ def test_of_a_message_that_is_too_long_the_beginning_is_kept_and_little_memory_i
     assert frames.feed(b"\x0bMSH|" + b"x" * 200) == []
     for _ in range(100):
         assert frames.feed(b"y" * 10_000) == []
-        assert len(frames.rest().content) <= HEAD
         assert len(frames._held) <= HEAD + 1
     (found, after) = frames.feed(b"\x1c\r" + framed(b"MSH|next"))
     assert (found.whole, found.content[:5]) == (False, b"MSH|x")
@@ -63,29 +61,5 @@ def test_an_end_that_is_cut_in_two_ends_a_message_that_is_too_long() -> None:
     assert found == Frame(b"x" * HEAD, whole=False)
 
 
-MESSAGES = [b"MSH|^~\\&|A|B\rPID|1", b"MSH|^~\\&|C\rOBX|1|TX|MSH|", b"MSH^~|\\&^D"]
-
-
-def test_a_file_of_messages_is_cut_where_they_begin() -> None:
-    for ending in (b"\r", b"\n", b"\r\n"):
-        lines = [message.replace(b"\r", ending) for message in MESSAGES]
-        text = b"FHS|^~\\&\rBHS|x\r" + (ending * 2).join(lines) + ending + b"BTS|3\rFTS|1\r"
-        for size in (1, 7, 1000):
-            pieces = [text[i : i + size] for i in range(0, len(text), size)]
-            assert [f.content for f in messages_in(pieces, MOST)] == lines
-
-
-def test_a_framed_file_is_read_as_frames() -> None:
-    assert [f.content for f in messages_in([b"\n", b"".join(map(framed, MESSAGES))], MOST)] == MESSAGES
-    assert unframed(b"".join(map(framed, MESSAGES))) == MESSAGES
-
-
-def test_a_frame_without_end_is_not_whole() -> None:
-    assert [f.whole for f in messages_in([framed(MESSAGES[0]) + b"\x0bMSH|"], MOST)] == [True, False]
-
-
-def test_a_message_in_a_file_that_is_too_long_is_not_whole() -> None:
-    text = b"MSH|" + b"x" * 100 + b"\rMSH|^"
-    assert [f.whole for f in messages_in([text], 50)] == [False, True]
-    endless = (b"MSH|" if n == 0 else b"y" * 1000 for n in range(10**9))
-    assert [f.whole for f in messages_in(endless, 50)] == [False]
+def test_answers_are_taken_apart_again() -> None:
+    assert unframed(framed(b"MSH|a") + framed(b"MSH|b")) == [b"MSH|a", b"MSH|b"]
