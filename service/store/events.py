@@ -148,9 +148,13 @@ def search(
     patient: tuple[str, str] | None = None,
     type: str | None = None,
     since: datetime | None = None,
+    up_to: int | None = None,
 ) -> list[StoredEvent]:
-    """Current versions in ledger order, from `after_seq`; `since` is the earliest `occurred_at`."""
-    query = _current(tenant_id).where(events.c.seq > after_seq)
+    """Current versions in ledger order, from `after_seq`; `since` is the earliest `occurred_at`.
+
+    `up_to` is the last number of the ledger that counts: what was current when that one came.
+    """
+    query = _current(tenant_id, up_to).where(events.c.seq > after_seq)
     if pump is not None:
         query = query.where(events.c.pump == pump)
     if patient is not None:
@@ -228,22 +232,71 @@ def pumps(c: Connection, tenant_id: int, *, limit: int, after: str = "") -> list
     return [row.pump for row in c.execute(query)]
 
 
+def patients(
+    c: Connection,
+    tenant_id: int,
+    *,
+    up_to: int,
+    limit: int,
+    after: tuple[str, str] = ("", ""),
+    source: str | None = None,
+    since: str | None = None,
+) -> list[tuple[str, str]]:
+    """(system, value) of the patients of the ledger up to a number, in text order, after `after`.
+
+    Only those about whom `source` told something; only those of whom something came after the stamp `since`.
+    """
+    system, value = events.c.patient_system, events.c.patient_value
+    query = select(system, value).where(
+        events.c.tenant_id == tenant_id,
+        events.c.seq <= up_to,
+        or_(system > after[0], and_(system == after[0], value > after[1])),
+    )
+    if source is not None:
+        told = events.alias("told")
+        by_source = exists().where(
+            told.c.tenant_id == tenant_id,
+            told.c.patient_system == system,
+            told.c.patient_value == value,
+            told.c.source == source,
+            told.c.seq <= up_to,
+        )
+        query = query.where(by_source)
+    if since is not None:
+        query = query.where(events.c.received_at > since)
+    return [(row[0], row[1]) for row in c.execute(query.distinct().order_by(system, value).limit(limit))]
+
+
+def newest_seq(c: Connection, tenant_id: int) -> int:
+    """The last number of the tenant's ledger, 0 when it is empty."""
+    query = select(func.max(events.c.seq)).where(events.c.tenant_id == tenant_id)
+    return c.execute(query).scalar() or 0
+
+
+def has_source(c: Connection, tenant_id: int, source: str) -> bool:
+    """Whether any event came from this source."""
+    query = select(events.c.seq).where(events.c.tenant_id == tenant_id, events.c.source == source)
+    return c.execute(query.limit(1)).first() is not None
+
+
 def _record(tenant_id: int, source: str, event_id: str) -> ColumnElement[bool]:
     return and_(events.c.tenant_id == tenant_id, events.c.source == source, events.c.event_id == event_id)
 
 
-def _superseded() -> ColumnElement[bool]:
+def _superseded(up_to: int | None = None) -> ColumnElement[bool]:
     later = events.alias("later")
-    return exists().where(
+    found = exists().where(
         later.c.tenant_id == events.c.tenant_id,
         later.c.source == events.c.source,
         later.c.event_id == events.c.event_id,
         later.c.version > events.c.version,
     )
+    return found if up_to is None else found.where(later.c.seq <= up_to)
 
 
-def _current(tenant_id: int) -> Select[Any]:
-    return select(events).where(events.c.tenant_id == tenant_id, ~_superseded())
+def _current(tenant_id: int, up_to: int | None = None) -> Select[Any]:
+    query = select(events).where(events.c.tenant_id == tenant_id, ~_superseded(up_to))
+    return query if up_to is None else query.where(events.c.seq <= up_to)
 
 
 def _stored(row: Row[Any]) -> StoredEvent:
