@@ -1,7 +1,7 @@
 """What a bulk export holds: the record of each patient as of one number of the ledger.
 
 No file is kept. The ledger only grows, so what an export says follows from its row for ever, and a
-download reads it from there, patient by patient (docs/decisions/0014).
+download reads it from there, patient by patient (docs/decisions/0013).
 """
 
 from __future__ import annotations
