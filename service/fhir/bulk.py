@@ -15,7 +15,7 @@ from marshmallow import ValidationError
 from mappings.fields import Moment, instant
 from mappings.identity import SOURCE
 from service.problems import FHIR_JSON, Refused
-from service.store import bulk, events
+from service.store import bulk, cohort
 from service.store.bulk import BulkJob
 from service.store.times import moment, stamp
 from service.telemetry import where
@@ -55,7 +55,7 @@ def group_export(id: str) -> Response:
     source = id.removeprefix(OF_SOURCE)
     named = source != id and SOURCE.fullmatch(source)
     with services().store.read() as c:
-        if not named or not events.has_source(c, caller().tenant_id, source):
+        if not named or not cohort.has_source(c, caller().tenant_id, source):
             raise Refused(404, f"no such Group: there is {EVERYONE}, and {OF_SOURCE}NAME for each source")
     return _begin(source)
 
@@ -113,7 +113,7 @@ def _begin(source: str | None) -> Response:
         bulk.purge(c, now=now)
         other = bulk.running(c, caller(), now=now)
         if other is None:
-            up_to = events.newest_seq(c, caller().tenant_id)
+            up_to = cohort.newest_seq(c, caller().tenant_id)
             bulk.add(
                 c,
                 id,

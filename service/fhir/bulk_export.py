@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from mappings.exact_json import dumps
-from service.store import bulk, events
+from service.store import bulk, cohort
 from service.store.bulk import BulkJob
 from service.store.engine import Store
 
@@ -80,7 +80,7 @@ def patients(store: Store, job: BulkJob, asked: Asked, after: Patient = ("", "")
     """The patients of the export, in the order of the database."""
     while True:
         with store.read() as c:
-            page = events.patients(
+            page = cohort.patients(
                 c,
                 job.tenant_id,
                 up_to=job.up_to,

@@ -28,7 +28,7 @@ from service.fhir import bulk_export, record
 from service.fhir.bulk_export import Asked
 from service.server import free_port
 from service.settings import Settings
-from service.store import bulk, events, keys
+from service.store import bulk, cohort, events, keys
 from service.store.engine import Store
 from service.store.keys import Caller
 from site_of_facade import STORIES, business, found, get, said, story, take
@@ -295,7 +295,7 @@ def running(app: Flask, clock: Any, caller: str = "test", worker: str = "somebod
     """An export that another process is working on."""
     id, now = f"job-{caller}", clock()
     with app.extensions["itb"].store.write() as c:
-        up_to = events.newest_seq(c, 1)
+        up_to = cohort.newest_seq(c, 1)
         expires = now + routes.KEPT
         bulk.add(
             c,
