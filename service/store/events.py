@@ -144,9 +144,13 @@ def search(
     patient: tuple[str, str] | None = None,
     type: str | None = None,
     since: datetime | None = None,
+    up_to: int | None = None,
 ) -> list[StoredEvent]:
-    """Current versions in ledger order, from `after_seq`; `since` is the earliest `occurred_at`."""
-    query = _current(tenant_id).where(events.c.seq > after_seq)
+    """Current versions in ledger order, from `after_seq`; `since` is the earliest `occurred_at`.
+
+    `up_to` is the last number of the ledger that counts: what was current when that one came.
+    """
+    query = _current(tenant_id, up_to).where(events.c.seq > after_seq)
     if pump is not None:
         query = query.where(events.c.pump == pump)
     if patient is not None:
@@ -229,18 +233,20 @@ def _record(tenant_id: Any, source: Any, event_id: Any) -> ColumnElement[bool]:
     return and_(events.c.tenant_id == tenant_id, events.c.source == source, events.c.event_id == event_id)
 
 
-def _superseded() -> ColumnElement[bool]:
+def _superseded(up_to: int | None = None) -> ColumnElement[bool]:
     later = events.alias("later")
-    return exists().where(
+    found = exists().where(
         later.c.tenant_id == events.c.tenant_id,
         later.c.source == events.c.source,
         later.c.event_id == events.c.event_id,
         later.c.version > events.c.version,
     )
+    return found if up_to is None else found.where(later.c.seq <= up_to)
 
 
-def _current(tenant_id: Any) -> Select[Any]:
-    return select(events).where(events.c.tenant_id == tenant_id, ~_superseded())
+def _current(tenant_id: Any, up_to: int | None = None) -> Select[Any]:
+    query = select(events).where(events.c.tenant_id == tenant_id, ~_superseded(up_to))
+    return query if up_to is None else query.where(events.c.seq <= up_to)
 
 
 # What is asked for every event that is taken is built once: building it takes longer than SQLite's answer.
