@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -25,6 +26,8 @@ Clock = Callable[[], datetime]
 LEASE = timedelta(seconds=10)
 """How long a lane waits for a killed worker. A slow one may lose it sooner: every write is conditional."""
 IDLE_S = 0.2
+THOROUGH_S = 60.0
+"""How often to ask what was deleted, and to read patient by patient where a server cannot search by time."""
 SURVEY_S = 60.0
 """How often to look whether a server must be asked again what it can do (or did not answer)."""
 log = make_log()
@@ -62,7 +65,7 @@ def sync_once(store: Store, endpoint: Endpoint, now: Clock) -> Result:
         _add(pulled, pull(store, ehr, endpoint, now).counts)
         while step := push_due(store, endpoint, ehr, now):
             _add(sent, step)
-        _add(pulled, pull(store, ehr, _fresh(store, endpoint), now).counts)
+        _add(pulled, pull(store, ehr, _fresh(store, endpoint), now, thorough=False).counts)
     except EhrError as error:
         return Result(pulled, sent, f"{type(error).__name__}: {error}")
     return Result(pulled, sent)
@@ -179,12 +182,15 @@ class Runner:
 
     def _pull(self, id: int) -> None:
         ehr: HttpEhr | None = None
+        thorough_at = 0.0
         while not self._stop.is_set():
             endpoint = self._endpoint(id)
             if endpoint is not None:
                 ehr = ehr or connect(endpoint)
+                thorough = time.monotonic() >= thorough_at
                 try:
-                    pull(self._store, ehr, endpoint, self._now)
+                    pull(self._store, ehr, endpoint, self._now, thorough=thorough)
+                    thorough_at = time.monotonic() + THOROUGH_S if thorough else thorough_at
                 except EhrError as error:
                     log.warning("pull failed", endpoint=endpoint.name, error=type(error).__name__)
                 except Exception:
