@@ -30,6 +30,7 @@ Json = Any
 Clock = Callable[[], datetime]
 TYPES = tuple(dict.fromkeys([*EVENTS_TOLD_BY, "DeviceUseStatement", "MedicationAdministration"]))
 """What is polled: whatever tells an event, and what is sent beside it."""
+NOT_BELIEVED = "deletions not believed"
 FEW = 20
 """So many deletions at once are believed however few resources there were."""
 
@@ -195,7 +196,7 @@ class _Pull:
         with self._store.read() as c:
             known = links.count(c, self._endpoint.id)
         if is_emptied(len(gone), known) and not accept:
-            self._add({"deletions not believed": len(gone)})
+            self._add({NOT_BELIEVED: len(gone)})
             with self._store.write() as c:
                 self._audit(c, "emptied", f"{len(gone)} of {known} resources are said to be deleted")
             return

@@ -19,7 +19,7 @@ from service.telemetry import make_log
 
 from . import survey
 from .ehr import EhrError, HttpEhr
-from .pull import pull
+from .pull import NOT_BELIEVED, pull
 from .push import deliver
 
 Clock = Callable[[], datetime]
@@ -56,18 +56,20 @@ def connect(endpoint: Endpoint) -> HttpEhr:
     return HttpEhr(endpoint.url, headers=endpoint.options.get("headers") or {})
 
 
-def sync_once(store: Store, endpoint: Endpoint, now: Clock) -> Result:
+def sync_once(store: Store, endpoint: Endpoint, now: Clock, *, accept_deletions: bool = False) -> Result:
     """Read what changed, deliver all that is due, and read again so that our own writes are known as such."""
     ehr = connect(endpoint)
     pulled: dict[str, int] = {}
     sent: dict[str, int] = {}
     try:
-        _add(pulled, pull(store, ehr, endpoint, now).counts)
+        _add(pulled, pull(store, ehr, endpoint, now, accept_deletions=accept_deletions).counts)
         while step := push_due(store, endpoint, ehr, now):
             _add(sent, step)
         _add(pulled, pull(store, ehr, _fresh(store, endpoint), now, thorough=False).counts)
     except EhrError as error:
         return Result(pulled, sent, f"{type(error).__name__}: {error}")
+    if (number := pulled.get(NOT_BELIEVED, 0)) > 0:
+        return Result(pulled, sent, f"Emptied: {number} resources at once are said to be deleted there")
     return Result(pulled, sent)
 
 
