@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import convert, import_csv, ledger_files, sync
+from . import convert, import_csv, ledger_files, mllp, sync, watch
 
 COMMANDS = (
     convert.convert,
@@ -10,4 +10,6 @@ COMMANDS = (
     ledger_files.export,
     import_csv.import_csv,
     sync.sync,
+    mllp.mllp,
+    watch.watch,
 )
