@@ -1,4 +1,4 @@
-"""A ledger restored from a backup while the EHR has gone on: nothing is doubled, and both end the same."""
+"""A ledger restored from a backup while the EHR has gone on: nothing is doubled, both come to the same."""
 
 from __future__ import annotations
 
