@@ -217,6 +217,16 @@ def knows_patient(c: Connection, tenant_id: int, system: str, value: str) -> boo
     )
 
 
+def patients(
+    c: Connection, tenant_id: int, *, limit: int, after: tuple[str, str] = ("", "")
+) -> list[tuple[str, str]]:
+    """(system, value) of the patients that events name, in text order, after `after`."""
+    system, value = events.c.patient_system, events.c.patient_value
+    later = or_(system > after[0], and_(system == after[0], value > after[1]))
+    query = select(system, value).where(events.c.tenant_id == tenant_id, later).distinct()
+    return [(row[0], row[1]) for row in c.execute(query.order_by(system, value).limit(limit))]
+
+
 def pumps(c: Connection, tenant_id: int, *, limit: int, after: str = "") -> list[str]:
     """The serials of the pumps that current versions name, in text order, after `after`."""
     query = (
