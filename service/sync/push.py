@@ -29,7 +29,7 @@ from service.store.events import StoredEvent
 from service.store.links import Link
 from service.store.times import stamp
 
-from . import arrival
+from . import arrival, patients
 from .ehr import Ambiguous, Ehr, EhrError, Missing, Stale
 from .reading import Reader
 from .retry import Act, decide
@@ -319,18 +319,16 @@ def _link(endpoint: Endpoint, key: Key, remote: Json, hashed: str) -> Link:
 
 def _patient(ehr: Ehr, endpoint: Endpoint, name: Json) -> str:
     """`Patient/id` of the one patient with this business identifier; Unresolved for none or several."""
-    params = {"identifier": f"{name['system']}|{name['value']}"}
-    found = [r["id"] for page in ehr.search("Patient", params) for r in page.resources]
-    if not found and endpoint.options.get("create_missing_patients"):
-        made = ehr.create(
-            {"resourceType": "Patient", "identifier": [dict(name)]},
-            f"identifier={identity.token(name['system'], name['value'])}",
-        )
-        found = [made["id"]]
-    if len(found) != 1:
-        many = "no patient" if not found else f"{len(found)} patients"
-        raise Unresolved(f"the EHR has {many} with this business identifier ({name['system']})")
-    return f"Patient/{found[0]}"
+    try:
+        return f"Patient/{patients.find(ehr, name)}"
+    except patients.Unclear as error:
+        if not isinstance(error, patients.Nobody) or not endpoint.options.get("create_missing_patients"):
+            raise Unresolved(str(error)) from None
+    made = ehr.create(
+        {"resourceType": "Patient", "identifier": [dict(name)]},
+        f"identifier={identity.token(name['system'], name['value'])}",
+    )
+    return f"Patient/{made['id']}"
 
 
 def _lookup(c: Any, endpoint: Endpoint, due: list[Wanted], patient: str) -> identity.Lookup:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -18,13 +19,15 @@ from service.telemetry import make_log
 
 from . import survey
 from .ehr import EhrError, HttpEhr
-from .pull import pull
+from .pull import NOT_BELIEVED, pull
 from .push import deliver
 
 Clock = Callable[[], datetime]
 LEASE = timedelta(seconds=10)
 """How long a lane waits for a killed worker. A slow one may lose it sooner: every write is conditional."""
 IDLE_S = 0.2
+THOROUGH_S = 60.0
+"""How often to ask what was deleted, and to read patient by patient where a server cannot search by time."""
 SURVEY_S = 60.0
 """How often to look whether a server must be asked again what it can do (or did not answer)."""
 log = make_log()
@@ -53,18 +56,20 @@ def connect(endpoint: Endpoint) -> HttpEhr:
     return HttpEhr(endpoint.url, headers=endpoint.options.get("headers") or {})
 
 
-def sync_once(store: Store, endpoint: Endpoint, now: Clock) -> Result:
+def sync_once(store: Store, endpoint: Endpoint, now: Clock, *, accept_deletions: bool = False) -> Result:
     """Read what changed, deliver all that is due, and read again so that our own writes are known as such."""
     ehr = connect(endpoint)
     pulled: dict[str, int] = {}
     sent: dict[str, int] = {}
     try:
-        _add(pulled, pull(store, ehr, endpoint, now).counts)
+        _add(pulled, pull(store, ehr, endpoint, now, accept_deletions=accept_deletions).counts)
         while step := push_due(store, endpoint, ehr, now):
             _add(sent, step)
-        _add(pulled, pull(store, ehr, _fresh(store, endpoint), now).counts)
+        _add(pulled, pull(store, ehr, _fresh(store, endpoint), now, thorough=False).counts)
     except EhrError as error:
         return Result(pulled, sent, f"{type(error).__name__}: {error}")
+    if (number := pulled.get(NOT_BELIEVED, 0)) > 0:
+        return Result(pulled, sent, f"Emptied: {number} resources at once are said to be deleted there")
     return Result(pulled, sent)
 
 
@@ -179,12 +184,15 @@ class Runner:
 
     def _pull(self, id: int) -> None:
         ehr: HttpEhr | None = None
+        thorough_at = 0.0
         while not self._stop.is_set():
             endpoint = self._endpoint(id)
             if endpoint is not None:
                 ehr = ehr or connect(endpoint)
+                thorough = time.monotonic() >= thorough_at
                 try:
-                    pull(self._store, ehr, endpoint, self._now)
+                    pull(self._store, ehr, endpoint, self._now, thorough=thorough)
+                    thorough_at = time.monotonic() + THOROUGH_S if thorough else thorough_at
                 except EhrError as error:
                     log.warning("pull failed", endpoint=endpoint.name, error=type(error).__name__)
                 except Exception:
