@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select
@@ -22,6 +22,12 @@ def write(
             tenant_id=tenant_id, at=at, actor=actor, action=action, subject=subject, detail=detail
         )
     )
+
+
+def write_many(c: Connection, tenant_id: int, rows: Sequence[dict[str, str]]) -> None:
+    """Add rows of `at`, `actor`, `action`, `subject` and `detail`."""
+    if rows:
+        c.execute(insert(audit), [{"tenant_id": tenant_id, **row} for row in rows])
 
 
 def converted(
