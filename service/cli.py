@@ -18,6 +18,7 @@ from mappings.fields import issues_of
 from mappings.identity import SOURCE
 
 from . import conversion
+from .fake_ehr.personality import NAMES as FAKE_EHRS
 from .intake import Loaded, load_line, take
 from .progress import counted
 from .settings import Settings, SettingsError, from_environment
@@ -256,6 +257,13 @@ def endpoints() -> None:
     show_default=True,
     help="--no- for an EHR that refuses a claim of a profile it does not know (itb ig build)",
 )
+@click.option(
+    "--allow-type", multiple=True, metavar="TYPE", help="written although its CapabilityStatement refuses it"
+)
+@click.option("--refuse-type", multiple=True, metavar="TYPE", help="a resource type that is never written")
+@click.option(
+    "--transactions/--no-transactions", default=None, help="  [default: as its CapabilityStatement says]"
+)
 @click.option("--poll-seconds", type=click.IntRange(1), help="how often to read what changed there")
 @click.option("--header", multiple=True, metavar="NAME:VALUE", help="sent with every request")
 @click.option("--backfill", is_flag=True, help="also deliver what the ledger holds already")
@@ -264,6 +272,9 @@ def endpoints_add(
     url: str,
     create_missing_patients: bool,
     claim_profiles: bool,
+    allow_type: tuple[str, ...],
+    refuse_type: tuple[str, ...],
+    transactions: bool | None,
     poll_seconds: int | None,
     header: tuple[str, ...],
     backfill: bool,
@@ -280,8 +291,13 @@ def endpoints_add(
         "create_missing_patients": create_missing_patients,
         "claim_profiles": claim_profiles,
     }
-    if poll_seconds is not None:
-        options["poll_seconds"] = poll_seconds
+    given = {
+        "poll_seconds": poll_seconds,
+        "allow_types": list(allow_type) or None,
+        "refuse_types": list(refuse_type) or None,
+        "transactions": transactions,
+    }
+    options |= {option: value for option, value in given.items() if value is not None}
     if header:
         options["headers"] = dict(_header(text) for text in header)
     if refused := NewEndpoint().validate({"name": name, "url": url, "options": options}):
@@ -397,6 +413,51 @@ def worker() -> None:
     from .server import run_worker
 
     run_worker(opened())
+
+
+@main.command("fake-ehr")
+@click.option("--personality", type=click.Choice(FAKE_EHRS), default="hapi", show_default=True)
+@click.option("--faults", default="", metavar="PLAN", help="a JSON file, or a short text (see above)")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0, the default, takes a free one")
+@click.option("--seed", type=int, default=0, show_default=True, help="the same seed, the same faults")
+@click.option(
+    "--patient", multiple=True, metavar="SYSTEM|VALUE", help="a patient who is there from the start"
+)
+def fake_ehr(personality: str, faults: str, port: int, seed: int, patient: tuple[str, ...]) -> None:
+    """Run an EHR to test a site against: a small FHIR R4 server in memory that misbehaves as asked.
+
+    PLAN is rules separated by `;`, each KIND[=VALUE]@WHEN[/ROUTE][/TYPE], where WHEN is N% of the calls, #N
+    for the Nth, #N+ from the Nth on: `status=503@10%`, `reset-after@#2/transaction`, `stale@5%/search`. N%
+    alone is any of the kinds that a client should get over. Every kind: docs/fake-ehr.md.
+
+    Its base URL is the first line printed. GET /_fake tells what was asked and what went wrong; PUT
+    /_fake/faults takes another plan. Until Ctrl-C.
+    """
+    from .fake_ehr.faults import PlanError, plan_of
+    from .fake_ehr.personality import load
+    from .fake_ehr.server import FakeEhr, Server
+
+    try:
+        file = Path(faults)
+        text = file.read_text() if faults.endswith(".json") or file.is_file() else faults
+        fake = FakeEhr(load(personality), plan_of(text, seed))
+    except (OSError, PlanError, ValueError) as error:
+        raise click.UsageError(str(error)) from None
+    for one in patient:
+        fake.register(*_named(one))
+    server = Server(fake, port)
+    click.echo(server.url)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        server.server_close()
+
+
+def _named(text: str) -> tuple[str, str]:
+    system, bar, value = text.rpartition("|")
+    if not bar or not system or not value:
+        raise click.UsageError(f"{text!r} is not SYSTEM|VALUE")
+    return system, value
 
 
 @main.command()

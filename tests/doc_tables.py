@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import tomllib
@@ -12,11 +13,12 @@ from mappings.codes import DISPLAY, ITB
 from mappings.event import MAPPINGS
 from mappings.ig import pages
 from service import guide
+from service.fake_ehr import faults, personality
 from service.settings import settings_table
 
 ROOT = Path(__file__).resolve().parent.parent
 GUIDE = ROOT / "docs" / "ig"
-PAGES = ("README.md", "docs/fhir.md")
+PAGES = ("README.md", "docs/fhir.md", "docs/fake-ehr.md")
 MARK = re.compile(r"(<!-- table:([a-z-]+) -->\n).*?(<!-- /table -->)", re.S)
 
 
@@ -44,7 +46,56 @@ def validators_table() -> str:
     return "\n".join(["| what | verdict | why |", "|---|---|---|", *rows]) + "\n"
 
 
+def faults_table() -> str:
+    """Every way in which the fake EHR can misbehave."""
+    lines = ["| kind | what the server does | parameters (default) |", "|---|---|---|"]
+    for name, kind in faults.KINDS.items():
+        parameters = ", ".join(f"`{k}` ({json.dumps(v)})" for k, v in kind.parameters.items())
+        only = "" if kind.routes == faults.ROUTES else f" (only {', '.join(kind.routes)})"
+        hard = "" if kind.transient else "; not among those of `N%`"
+        lines.append(f"| `{name}` | {kind.says}{only}{hard} | {parameters} |")
+    return "\n".join(lines) + "\n"
+
+
+def personalities_table() -> str:
+    """What each personality of the fake EHR takes."""
+    makes = [personality.load(name) for name in personality.NAMES]
+    fields = (
+        "transaction",
+        "client_ids",
+        "if_none_exist",
+        "if_match",
+        "stale_status",
+        "references",
+        "unknown_parameter",
+        "returns",
+        "loses",
+    )
+    lines = ["| | " + " | ".join(f"`{m.name}`" for m in makes) + " |", "|---|" + "---|" * len(makes)]
+    for name in fields:
+        cells = [", ".join(v) if isinstance(v := getattr(m, name), tuple) else str(v).lower() for m in makes]
+        lines.append(f"| `{name}` | " + " | ".join(cell or "-" for cell in cells) + " |")
+    for type in (
+        "Patient",
+        "Device",
+        "MedicationAdministration",
+        "MedicationRequest",
+        "Observation",
+        "Procedure",
+    ):
+        cells = [
+            "all"
+            if len(listed := m.interactions.get(type, ())) == len(personality.INTERACTIONS)
+            else ", ".join(listed)
+            for m in makes
+        ]
+        lines.append(f"| {type} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 TABLES = {
+    "faults": faults_table,
+    "personalities": personalities_table,
     "validators": validators_table,
     "settings": settings_table,
     "codes": codes_table,

@@ -67,15 +67,8 @@ class Site:
 
     def register(self, value: str = "MRN001") -> dict[str, Any]:
         """The EHR registers a patient (a second call with the same value: one more of that identity)."""
-        stored = {"resourceType": "Patient", "identifier": [PATIENT | {"value": value}]}
-        self.ehr.history["Patient", f"p{len(self.ehr.history)}"] = [
-            stored
-            | {
-                "id": f"p{len(self.ehr.history)}",
-                "meta": {"versionId": "1", "lastUpdated": "2025-01-01T00:00:00+00:00"},
-            }
-        ]
-        return stored
+        made = {"resourceType": "Patient", "id": f"p{len(self.ehr.history)}"}
+        return dict(self.ehr.place(made | {"identifier": [PATIENT | {"value": value}]}))
 
     @property
     def endpoint(self) -> Endpoint:

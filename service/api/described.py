@@ -165,6 +165,10 @@ COMPONENTS: dict[str, Json] = {
         options={"type": "object"},
         created_at=TEXT,
         read_until=MAYBE,
+        server={
+            "type": ["object", "null"],
+            "description": "what its CapabilityStatement says, once it was read",
+        },
     ),
     "EndpointList": _object("endpoints", endpoints=_list_of("Endpoint")),
     "Delivery": _object(

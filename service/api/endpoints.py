@@ -10,12 +10,14 @@ from flask import Response
 from sqlalchemy import Connection
 
 from mappings.envelope import Strictly
-from mappings.fields import Flag, Line, Part, Strict, Whole, refuse
+from mappings.fields import Flag, Line, Part, Strict, Whole, Words, refuse
 from service.problems import Refused
 from service.steering import change_endpoint
 from service.store import audit, deliveries, endpoints
 from service.store.endpoints import Endpoint
 from service.store.times import stamp
+from service.sync import capability, survey
+from service.sync.capability import Matrix
 from service.web import Blueprint, answer, caller, services
 
 from . import described
@@ -72,6 +74,12 @@ class Options(Strictly):
         metadata={"description": "about how many resources go in one transaction; 1: each event alone"},
     )
     parallel = Whole(1, 16, metadata={"description": "requests at a time, from one process"})
+    allow_types = Words(
+        *capability.WRITTEN,
+        metadata={"description": "types that are written although its CapabilityStatement does not offer it"},
+    )
+    refuse_types = Words(*capability.WRITTEN, metadata={"description": "types that are never written"})
+    transactions = Flag(metadata={"description": "whether transactions are sent, whatever it says itself"})
     headers = Headers()
 
 
@@ -88,8 +96,8 @@ class NewEndpoint(Strictly):
     backfill = Flag()
 
 
-def shown(endpoint: Endpoint) -> Json:
-    """An endpoint as JSON; of its headers only the names."""
+def shown(endpoint: Endpoint, matrix: Matrix | None = None) -> Json:
+    """An endpoint as JSON; of its headers only the names, of what it can do the summary."""
     return {
         "name": endpoint.name,
         "url": endpoint.url,
@@ -97,7 +105,22 @@ def shown(endpoint: Endpoint) -> Json:
         "options": endpoint.options | {"headers": dict.fromkeys(endpoint.options["headers"], "(set)")},
         "created_at": endpoint.created_at,
         "read_until": endpoint.cursor,
+        "server": matrix and _server(matrix),
     }
+
+
+def _server(matrix: Matrix) -> Json:
+    return {
+        "software": matrix.software,
+        "fhir_version": matrix.fhir_version,
+        "transactions": matrix.transactions,
+        "problems": capability.problems(matrix),
+        "by_option": list(matrix.by_option),
+    }
+
+
+def _one(endpoint: Endpoint) -> Json:
+    return shown(endpoint, survey.known(services().store, endpoint))
 
 
 @blueprint.route("", methods=["GET"])
@@ -106,7 +129,7 @@ def list_endpoints() -> Response:
     """Every EHR, by name."""
     with services().store.read() as c:
         found = endpoints.every(c, caller().tenant_id)
-    return answer({"endpoints": [shown(endpoint) for endpoint in found]})
+    return answer({"endpoints": [_one(endpoint) for endpoint in found]})
 
 
 @blueprint.route("", methods=["POST"])
@@ -133,7 +156,8 @@ def add_endpoint(new: Json) -> Response:
 def get_endpoint(name: str) -> Response:
     """One EHR."""
     with services().store.read() as c:
-        return answer(shown(_named(c, name)))
+        found = _named(c, name)
+    return answer(_one(found))
 
 
 @blueprint.route("/<name>/pause", methods=["POST"])
@@ -178,7 +202,8 @@ def _switch(name: str, *, enabled: bool) -> Response:
     with made.store.write() as c:
         found = _named(c, name)
         change_endpoint(c, caller(), found, "resume" if enabled else "pause", None, now=made.clock())
-        return answer(shown(_named(c, name)))
+        found = _named(c, name)
+    return answer(_one(found))
 
 
 def _changed(name: str, action: str, reason: str | None = None) -> Response:

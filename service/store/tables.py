@@ -159,6 +159,15 @@ remote_versions = Table(
     UniqueConstraint("endpoint_id", "resource_type", "remote_id", "version_id", name="uq_remote_versions"),
 )
 
+capabilities = Table(
+    "capabilities",
+    metadata,
+    Column("endpoint_id", Integer, ForeignKey("endpoints.id"), primary_key=True, autoincrement=False),
+    _tenant(),
+    Column("matrix", Text, nullable=False),
+    Column("read_at", Text, nullable=False),
+)
+
 leases = Table(
     "leases",
     metadata,

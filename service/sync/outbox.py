@@ -78,6 +78,8 @@ class Keeper:
 def step(route: Route, keeper: Keeper, owner: str, *, most_lanes: int | None = None) -> Counter[str] | None:
     """What some deliveries of due lanes came to, by status; None when there was no lane to take."""
     endpoint, now = route.endpoint, route.now()
+    if not endpoint.enabled:
+        return None
     with route.store.read() as c:
         if not lanes.is_due(c, endpoint.id, now=now):
             return None

@@ -15,6 +15,7 @@ from service.store import endpoints, lanes
 from service.store.endpoints import Endpoint
 from service.store.engine import Store
 
+from . import survey
 from .ehr import EhrError, HttpEhr
 from .outbox import Keeper, step
 from .owner import is_gone, process_name
@@ -25,6 +26,8 @@ from .push import Route
 Clock = Callable[[], datetime]
 IDLE_S = 0.5
 """How often a worker looks for what another process has accepted; what its own accepts rings a bell."""
+SURVEY_S = 60.0
+"""How often to look whether a server must be asked again what it can do (or did not answer)."""
 _STEPS = itertools.count()
 log = structlog.get_logger("itb.sync")
 
@@ -100,7 +103,10 @@ def free_the_gone(store: Store, now: Clock) -> None:
 
 
 class Runner:
-    """For each endpoint some threads that deliver and one that polls; one more looks after the others."""
+    """For each endpoint threads that deliver, one that polls, one that asks daily what the server can do.
+
+    One more looks for new endpoints, and for leases of processes that were killed.
+    """
 
     def __init__(self, store: Store, now: Clock) -> None:
         self._store, self._now = store, now
@@ -131,6 +137,7 @@ class Runner:
                     for number in range(endpoint.options["parallel"]):
                         self._begin(endpoint.id, f"push-{number}", self._push)
                     self._begin(endpoint.id, "pull", self._pull)
+                    self._begin(endpoint.id, "survey", self._survey)
             except Exception:
                 log.exception("watch failed")
             self._stop.wait(1)
@@ -145,6 +152,16 @@ class Runner:
         with self._store.read() as c:
             found = endpoints.by_id(c, id)
         return found if found is not None and found.enabled else None
+
+    def _survey(self, id: int) -> None:
+        while not self._stop.is_set():
+            endpoint = self._endpoint(id)
+            if endpoint is not None and survey.is_due(self._store, endpoint, self._now):
+                try:
+                    survey.refresh(self._store, connect(endpoint), endpoint, self._now)
+                except EhrError as error:
+                    log.warning("survey failed", endpoint=endpoint.name, error=type(error).__name__)
+            self._stop.wait(SURVEY_S)
 
     def _push(self, id: int) -> None:
         ehr: HttpEhr | None = None

@@ -1,17 +1,28 @@
-"""What the sync relies on in an EHR: one class of tests, on the EHR in memory and on a real HAPI."""
+"""What the sync relies on in an EHR: one class of tests, on the fake EHR (with sockets too) and on HAPI."""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
+import requests
 
 from fakes import MemoryEhr
+from mappings.exact_json import dumps
+from service.fake_ehr.personality import load
+from service.fake_ehr.server import FakeEhr, serving
 from service.sync.ehr import HttpEhr, Missing, Refused, Stale
 
 SYSTEM = "http://hospital.invalid/mrn"
 ORDERS = "http://hospital.invalid/order"
+FHIR = {
+    "Content-Type": "application/fhir+json",
+    "Cache-Control": "no-cache",
+    "Prefer": "return=representation",
+}
 
 
 def patient(value: str, **more: Any) -> dict[str, Any]:
@@ -141,7 +152,116 @@ class TestMemoryEhr(EhrContract):
         return MemoryEhr()
 
 
+class TestFakeEhr(EhrContract):
+    @pytest.fixture
+    def ehr(self) -> Iterator[HttpEhr]:
+        with serving(FakeEhr(load("hapi"))) as url:
+            yield HttpEhr(url)
+
+
 class TestHapi(EhrContract):
     @pytest.fixture
     def ehr(self, hapi: str) -> HttpEhr:
         return HttpEhr(hapi)
+
+
+class HttpContract:
+    """What the fake EHR says that HAPI does, beyond what the sync asks of an EHR."""
+
+    @pytest.fixture
+    def mrn(self) -> str:
+        return uuid.uuid4().hex
+
+    def call(self, url: str, method: str, path: str, body: Any = None, **headers: str) -> requests.Response:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return requests.request(method, f"{url}/{path}", json=body, headers=FHIR | named, timeout=30)
+
+    def test_an_old_if_match_is_409_and_a_missing_one_overwrites(self, url: str, mrn: str) -> None:
+        made = self.call(url, "POST", "Patient", patient(mrn)).json()
+        path = f"Patient/{made['id']}"
+        assert self.call(url, "PUT", path, made | {"active": True}, If_Match='W/"1"').status_code == 200
+        assert self.call(url, "PUT", path, made | {"active": False}, If_Match='W/"1"').status_code == 409
+        assert self.call(url, "PUT", path, made | {"active": False}).json()["meta"]["versionId"] == "3"
+
+    def test_a_deleted_resource_is_410_and_comes_back_by_put(self, url: str, mrn: str) -> None:
+        made = self.call(url, "POST", "Patient", patient(mrn)).json()
+        path = f"Patient/{made['id']}"
+        assert self.call(url, "DELETE", path).status_code == 200
+        assert self.call(url, "GET", path).status_code == 410
+        assert self.call(url, "GET", f"{path}/_history/1").status_code == 200
+        again = self.call(url, "PUT", path, made | {"active": True})
+        assert (again.status_code, again.json()["meta"]["versionId"]) == (201, "3")
+        told = self.call(url, "GET", f"{path}/_history").json()["entry"]
+        assert [e["request"]["method"] for e in told] == ["PUT", "DELETE", "POST"]
+
+    def test_what_is_referred_to_is_not_deleted(self, url: str, mrn: str) -> None:
+        who = self.call(url, "POST", "Patient", patient(mrn)).json()
+        pump = {"resourceType": "Device", "patient": {"reference": f"Patient/{who['id']}"}}
+        assert self.call(url, "POST", "Device", pump).status_code == 201
+        assert self.call(url, "DELETE", f"Patient/{who['id']}").status_code == 409
+
+    def test_a_client_may_choose_an_id_that_is_no_number(self, url: str, mrn: str) -> None:
+        assert (
+            self.call(url, "PUT", "Patient/4711471147", patient(mrn) | {"id": "4711471147"}).status_code
+            == 400
+        )
+        named = patient(mrn) | {"id": f"a-{mrn}"}
+        assert self.call(url, "PUT", f"Patient/a-{mrn}", named).status_code == 201
+
+    def test_two_of_one_identifier_are_412(self, url: str, mrn: str) -> None:
+        for _ in range(2):
+            assert self.call(url, "POST", "Patient", patient(mrn)).status_code == 201
+        condition = f"identifier={SYSTEM}|{mrn}"
+        assert self.call(url, "POST", "Patient", patient(mrn), If_None_Exist=condition).status_code == 412
+        assert self.call(url, "PUT", f"Patient?{condition}", patient(mrn)).status_code == 412
+
+    def test_an_unknown_search_parameter_is_400(self, url: str) -> None:
+        assert self.call(url, "GET", "Patient?shoe-size=44").status_code == 400
+
+    def test_a_search_goes_on_by_an_opaque_link_that_ends(self, url: str, mrn: str) -> None:
+        for number in range(5):
+            self.call(url, "POST", "Patient", patient(mrn) | {"birthDate": f"200{number}-01-01"})
+        seen, page = 0, self.call(url, "GET", f"Patient?identifier={SYSTEM}|{mrn}&_count=2").json()
+        while page:
+            seen += len(page["entry"])
+            following = [link["url"] for link in page["link"] if link["relation"] == "next"]
+            page = requests.get(following[0], headers=FHIR, timeout=30).json() if following else None
+        assert seen == 5
+        assert self.call(url, "GET", f"?_getpages={uuid.uuid4()}&_getpagesoffset=2").status_code == 410
+
+    def test_digits_and_offsets_are_kept_and_tags_add_up(self, url: str, mrn: str) -> None:
+        body = {
+            "resourceType": "Observation",
+            "status": "final",
+            "code": {"text": "x"},
+            "identifier": [{"system": ORDERS, "value": mrn}],
+            "effectiveDateTime": "2026-01-02T03:04:05-06:00",
+            "valueQuantity": {"value": Decimal("0.1750")},
+            "meta": {"tag": [{"system": "http://a.invalid", "code": "one"}]},
+        }
+        made = requests.post(f"{url}/Observation", data=dumps(body), headers=FHIR, timeout=30)
+        assert '"value":0.1750' in made.text.replace(" ", "")
+        assert made.json()["effectiveDateTime"] == "2026-01-02T03:04:05-06:00"
+        stored = made.json() | {"meta": {"tag": [{"system": "http://a.invalid", "code": "two"}]}}
+        changed = self.call(url, "PUT", f"Observation/{stored['id']}", stored | {"status": "amended"})
+        assert {t["code"] for t in changed.json()["meta"]["tag"]} == {"one", "two"}
+
+    def test_a_batch_goes_on_after_a_refused_entry(self, url: str, mrn: str) -> None:
+        wrong = {"resource": patient(mrn), "request": {"method": "PUT", "url": "Patient/4711471147"}}
+        sent = bundle(wrong, post(patient(mrn))) | {"type": "batch"}
+        first, second = self.call(url, "POST", "", sent).json()["entry"]
+        assert first["response"]["status"].startswith("400")
+        assert second["response"]["status"].startswith("201")
+
+
+class TestFakeEhrOverHttp(HttpContract):
+    @pytest.fixture
+    def url(self) -> Iterator[str]:
+        with serving(FakeEhr(load("hapi"))) as url:
+            yield url
+
+
+class TestHapiOverHttp(HttpContract):
+    @pytest.fixture
+    def url(self, hapi: str) -> str:
+        return hapi

@@ -98,8 +98,7 @@ def test_a_refill_entered_there_is_an_event_once(site: Site) -> None:
 
 def test_a_refill_of_theirs_without_an_identifier_is_known_by_its_id(site: Site) -> None:
     stored = foreign(site)
-    key = ("MedicationAdministration", stored["id"])
-    site.ehr.history[key] = [{k: v for k, v in stored.items() if k != "identifier"}]
+    site.ehr.place({k: v for k, v in stored.items() if k != "identifier"})
     assert site.pull()["accepted"] == 1
     assert len(site.versions("hapi", f"MedicationAdministration/{stored['id']}")) == 1
 
@@ -118,9 +117,7 @@ def test_a_refill_of_theirs_without_an_identifier_is_known_by_its_id(site: Site)
 def test_what_cannot_be_read_is_kept_and_stops_nothing(
     site: Site, changes: dict[str, Any], rule: str
 ) -> None:
-    site.ehr.history["Patient", "p9"] = [
-        {"resourceType": "Patient", "id": "p9", "meta": {"lastUpdated": "2020"}}
-    ]
+    site.ehr.place({"resourceType": "Patient", "id": "p9"})
     foreign(site, **changes)
     edit(site, "refill", "R-1", lambda r: r["contained"][0]["batch"].update(lotNumber="B77"))
     counts = site.pull()

@@ -43,6 +43,7 @@ def test_an_endpoint_is_added_listed_and_read(client: FlaskClient) -> None:
         },
         "created_at": "2026-11-23T09:00:00.000000Z",
         "read_until": None,
+        "server": None,
     }
     assert client.get(ENDPOINTS).json == {"endpoints": [made.json]}
     assert client.get(f"{ENDPOINTS}/hapi").json == made.json
@@ -79,6 +80,7 @@ def test_a_name_is_given_once(client: FlaskClient) -> None:
         ({"surprise": 1}, "surprise"),
         ({"options": {"surprise": 1}}, "options.surprise"),
         ({"options": {"poll_seconds": 0}}, "options.poll_seconds"),
+        ({"options": {"allow_types": ["Patient"]}}, "options.allow_types[0]"),
         ({"options": {"create_missing_patients": "yes"}}, "options.create_missing_patients"),
         ({"options": {"headers": {"A": "b\r\nC: d"}}}, "options.headers"),
         ({"options": {"headers": ["A"]}}, "options.headers"),

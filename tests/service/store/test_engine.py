@@ -13,6 +13,7 @@ from sqlalchemy import Connection, inspect
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from postgresql_server import PostgresqlServer
+from service.store import migrations
 from service.store.engine import Store, StoreError, is_migrated, migrate
 from service.store.tables import metadata
 from service.store.times import moment, stamp
@@ -40,6 +41,12 @@ def test_the_migrations_make_the_tables_of_the_code(store: Store) -> None:
         assert compare_metadata(MigrationContext.configure(c), metadata) == []
         assert is_migrated(c)
         assert c.exec_driver_sql("SELECT id, name FROM tenants").all() == [(1, "default")]
+
+
+def test_the_migrations_are_one_line() -> None:
+    folder = Path(migrations.__file__).parent / "versions"
+    names = sorted(path.name[:5] for path in folder.glob("r*.py"))
+    assert names == [f"r{number:04}" for number in range(1, len(names) + 1)]
 
 
 def test_every_table_belongs_to_a_tenant() -> None:
