@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,20 +15,12 @@ from mappings.exact_json import dumps, lines
 from mappings.fields import issues_of
 from mappings.identity import SOURCE
 
-from . import conversion
+from . import cli_deliveries, conversion
+from .command import TENANT, now, opened, settings
 from .fake_ehr.personality import NAMES as FAKE_EHRS
 from .intake import Loaded, load_line, take
 from .progress import counted
-from .settings import Settings, SettingsError, from_environment
 from .synthetic import write_clinic
-
-TENANT = 1
-"""The one tenant there is so far; the first migration makes it."""
-
-
-def now() -> datetime:
-    """The clock of the command line."""
-    return datetime.now(UTC)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -41,27 +31,6 @@ def main() -> None:
     Not a medical device: it transfers, stores, converts and shows. Settings come from the environment
     (ITB_DATABASE_URL and others: see the README).
     """
-
-
-def settings() -> Settings:
-    """The settings, or a usage error that names the bad variable."""
-    try:
-        return from_environment(os.environ)
-    except SettingsError as error:
-        raise click.UsageError(str(error)) from None
-
-
-def opened() -> Any:
-    """The migrated store of the settings."""
-    from .doctor import UNUSABLE, why
-    from .store.engine import Store, migrate
-
-    try:
-        store = Store(settings().database_url)
-        migrate(store)
-        return store
-    except UNUSABLE as error:
-        raise click.ClickException(why(error)) from None
 
 
 def said(line: int, issues: Iterable[Issue]) -> None:
@@ -327,6 +296,10 @@ def endpoints_list() -> None:
             state = "enabled" if one.enabled else "paused"
             click.echo(f"{one.name}\t{one.url}\t{state}\tread up to {one.cursor or '-'}")
 
+
+main.add_command(cli_deliveries.deliveries)
+for _command in cli_deliveries.OF_ENDPOINTS:
+    endpoints.add_command(_command)
 
 # --- import and export ----------------------------------------------------------------------------------
 

@@ -135,7 +135,11 @@ def catch_up(c: Connection, endpoint: Endpoint, *, now: datetime, from_the_start
 
 
 def waiting(c: Connection, leases: Sequence[Lease], *, now: datetime, most: int) -> list[Delivery]:
-    """Of each lane held, its first deliveries (up to `most`) that are due, up to one that is not."""
+    """Of each lane held, its first deliveries (up to `most`) that are due, up to one that is not.
+
+    Lanes come in the order of the leases, the longest waiting first: else one that fails again and again
+    would be the first again and again.
+    """
     if not leases:
         return []
     place = func.row_number().over(partition_by=deliveries.c.lane, order_by=deliveries.c.id).label("place")
@@ -160,7 +164,8 @@ def waiting(c: Connection, leases: Sequence[Lease], *, now: datetime, most: int)
             stopped.add(delivery.lane)
         if delivery.lane not in stopped:
             found.append(delivery)
-    return found
+    order = {lease.lane: at for at, lease in enumerate(leases)}
+    return sorted(found, key=lambda one: (order[one.lane], one.id))
 
 
 def find(c: Connection, tenant_id: int, id: int) -> Delivery | None:

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from service.store import audit, deliveries, lanes, links
+from service.store import audit, deliveries, lanes, leases, links
 from service.store.deliveries import Delivery, Outcome
 from service.store.engine import Store
 from service.store.lanes import Lease
@@ -73,6 +73,7 @@ class Keeper:
         """Hold what these owners hold for another lease."""
         with self._store.write() as c:
             lanes.renew(c, owners, until=self._now() + LEASE)
+            leases.renew(c, owners, until=self._now() + LEASE)
 
 
 def step(route: Route, keeper: Keeper, owner: str, *, most_lanes: int | None = None) -> Counter[str] | None:
@@ -86,13 +87,13 @@ def step(route: Route, keeper: Keeper, owner: str, *, most_lanes: int | None = N
     limit = most_lanes or max(1, route.size // 2)
     with keeper.keep(owner):
         with route.store.write() as c:
-            leases = lanes.claim(c, endpoint.id, owner, now=now, until=now + LEASE, limit=limit)
-            most = max(1, min(PER_LANE, limit // max(1, len(leases))))
-            found = deliveries.waiting(c, leases, now=now, most=most)
-        if not leases:
+            taken = lanes.claim(c, endpoint.id, owner, now=now, until=now + LEASE, limit=limit)
+            most = max(1, min(PER_LANE, limit // max(1, len(taken))))
+            found = deliveries.waiting(c, taken, now=now, most=most)
+        if not taken:
             return None
         sent = _delivered(route, found)
-        return _record(route, leases, owner, sent, random.random)
+        return record(route, taken, owner, sent, random.random)
 
 
 def _delivered(route: Route, found: Sequence[Delivery]) -> list[Sent]:
@@ -105,13 +106,14 @@ def _delivered(route: Route, found: Sequence[Delivery]) -> list[Sent]:
         return [Sent(found[0], error=error)]
 
 
-def _record(
-    route: Route, leases: Sequence[Lease], owner: str, sent: Sequence[Sent], chance: Callable[[], float]
+def record(
+    route: Route, taken: Sequence[Lease], owner: str, sent: Sequence[Sent], chance: Callable[[], float]
 ) -> Counter[str]:
+    """Commit what the deliveries came to, of the lanes that are still ours; how many of each status."""
     now = route.now()
     endpoint = route.endpoint
     with route.store.write() as c:
-        ours = lanes.held(c, leases)
+        ours = lanes.held(c, taken)
         counted = [one for one in sent if one.delivery.lane in ours]
         outcomes = [_outcome(one, now, chance()) for one in counted]
         links.save_many(c, [link for one in counted for link in one.links], now=now)

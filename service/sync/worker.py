@@ -11,13 +11,13 @@ from typing import Any
 
 import structlog
 
-from service.store import endpoints, lanes
+from service.store import endpoints, lanes, leases
 from service.store.endpoints import Endpoint
 from service.store.engine import Store
 
 from . import survey
 from .ehr import EhrError, HttpEhr
-from .outbox import Keeper, step
+from .outbox import LEASE, Keeper, step
 from .owner import is_gone, process_name
 from .patients import Patients
 from .pull import pull
@@ -95,11 +95,13 @@ def step_name() -> str:
 def free_the_gone(store: Store, now: Clock) -> None:
     """End the leases of processes of this host that were killed."""
     with store.read() as c:
-        gone = [owner for owner in lanes.owners(c, now=now()) if is_gone(owner)]
+        owners = {*lanes.owners(c, now=now()), *leases.holders(c, now=now())}
+    gone = [owner for owner in owners if is_gone(owner)]
     if gone:
         with store.write() as c:
             for owner in gone:
                 lanes.end(c, owner)
+                leases.end(c, owner)
 
 
 class Runner:
@@ -186,9 +188,24 @@ class Runner:
                 endpoint = self._endpoint(id)
                 if endpoint is not None:
                     ehr = ehr or connect(endpoint)
-                    pull(self._store, ehr, endpoint, self._now)
+                    self._pull_alone(ehr, endpoint)
             except EhrError as error:
                 log.warning("pull failed", endpoint=id, error=type(error).__name__)
             except Exception:
                 log.exception("pull failed", endpoint=id)
             self._stop.wait(endpoint.options.get("poll_seconds", 5) if endpoint else 1)
+
+    def _pull_alone(self, ehr: HttpEhr, endpoint: Endpoint) -> None:
+        """Poll, unless another worker does."""
+        name, owner = f"pull/{endpoint.id}", step_name()
+        with self._keeper.keep(owner):
+            at = self._now()
+            with self._store.write() as c:
+                fence = leases.acquire(c, endpoint.tenant_id, name, owner, now=at, until=at + LEASE)
+            if fence is None:
+                return
+            try:
+                pull(self._store, ehr, endpoint, self._now)
+            finally:
+                with self._store.write() as c:
+                    leases.release(c, endpoint.tenant_id, name, fence, now=self._now())

@@ -1,0 +1,40 @@
+"""What the commands of `itb` share: the tenant, the clock, the settings and the store."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from .settings import Settings, SettingsError, from_environment
+
+TENANT = 1
+"""The one tenant there is so far; the first migration makes it."""
+
+
+def now() -> datetime:
+    """The clock of the command line."""
+    return datetime.now(UTC)
+
+
+def settings() -> Settings:
+    """The settings, or a usage error that names the bad variable."""
+    try:
+        return from_environment(os.environ)
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def opened() -> Any:
+    """The migrated store of the settings."""
+    from .doctor import UNUSABLE, why
+    from .store.engine import Store, migrate
+
+    try:
+        store = Store(settings().database_url)
+        migrate(store)
+        return store
+    except UNUSABLE as error:
+        raise click.ClickException(why(error)) from None
