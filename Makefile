@@ -13,6 +13,8 @@ PIP := -m pip --disable-pip-version-check --no-input
 
 INSTALLED := $(VENV)/.installed
 HAPI_BUILT := $(HAPI)/target/classpath
+HAPI_HL7 := fixtures/hapi-hl7
+HAPI_HL7_BUILT := $(HAPI_HL7)/target/classpath
 
 .DELETE_ON_ERROR:
 .PHONY: help install lint test fuzz check-image demo hapi hapi-build hapi-archive bench golden docs lock wheel install-runtime clean \
@@ -94,7 +96,11 @@ demo: need-python need-java install hapi-build ## a pump's history into a real E
 hapi: need-python need-java install hapi-build ## a real HAPI FHIR R4 server by hand, on PORT=8090
 	$(BIN)/python -m service.hapi_server --port $(PORT)
 
-hapi-build: need-java $(HAPI_BUILT)
+hapi-build: need-java $(HAPI_BUILT) $(HAPI_HL7_BUILT)
+
+$(HAPI_HL7_BUILT): $(HAPI_HL7)/pom.xml $(shell find $(HAPI_HL7)/src -type f) | need-java
+	cd $(HAPI_HL7) && mvn --batch-mode --quiet -Dstyle.color=never compile jar:jar dependency:build-classpath
+	@touch $@
 
 $(HAPI_BUILT): $(HAPI)/pom.xml $(shell find $(HAPI)/src -type f) | need-java
 	@echo 'building HAPI: the first time Maven downloads about 300 MB' >&2
@@ -131,4 +137,4 @@ $(PREFIX)/.installed: $(WHEEL) requirements.lock
 	@touch $@
 
 clean: ## everything that was made, but the virtual environment
-	rm -rf build dist *.egg-info $(HAPI)/target .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist *.egg-info $(HAPI)/target $(HAPI_HL7)/target .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -104,15 +104,19 @@ def child(node: Json, step: Step) -> Json:
         return MISSING
     if step.index is not None:
         return found[step.index] if step.index < len(found) else MISSING
-    return next((item for item in found if is_item(item, step)), MISSING)
+    for item in found:
+        if is_item(item, step):
+            return item
+    return MISSING
 
 
 def is_item(item: Json, step: Step) -> bool:
     assert step.where is not None
     if not isinstance(item, dict):
         return False
-    value = item.get(step.where[0])
-    return value == step.where[1] or same_concept(value, step.where[1])
+    key, wanted = step.where
+    value = item.get(key)
+    return bool(value == wanted) or (isinstance(wanted, dict) and same_concept(value, wanted))
 
 
 def get(node: Json, steps: tuple[Step, ...]) -> Json:
@@ -144,6 +148,11 @@ def put(node: Json, steps: tuple[Step, ...], new: Json) -> None:
 
 def take(node: Json, steps: tuple[Step, ...]) -> Json:
     """Remove and return the value at `steps` (or MISSING), and what only held it."""
+    first = steps[0]
+    if not isinstance(node, dict) or first.element not in node:  # most rows of most resources end here
+        return MISSING
+    if len(steps) == 1 and first.where is None and first.index is None:
+        return node.pop(first.element)
     trail: list[tuple[Json, Step, Json]] = []
     for step in steps:
         inner = child(node, step)
@@ -151,15 +160,15 @@ def take(node: Json, steps: tuple[Step, ...]) -> Json:
             return MISSING
         trail.append((node, step, inner))
         node = inner
-    value = node
-    for parent, step, taken in reversed(trail):
+    for at in range(len(trail) - 1, -1, -1):
+        parent, step, taken = trail[at]
         held = parent[step.element]
-        if held is taken:
+        if held is taken or len(held) == 1:
             del parent[step.element]
         else:
             held[:] = [item for item in held if item is not taken]
-            if not held:
-                del parent[step.element]
-        if parent and not any(parent == s.new_item() for p, s, c in trail if c is parent):
+        # What is left of a list's item is worth keeping, unless it is only what it was found by.
+        where = trail[at - 1][1].where if at else None
+        if parent and (where is None or len(parent) > 1 or parent != {where[0]: where[1]}):
             break
-    return value
+    return node

@@ -15,10 +15,11 @@ from mappings.exact_json import dumps, lines
 from mappings.fields import issues_of
 from mappings.identity import SOURCE
 
-from . import cli_deliveries, conversion
-from .command import TENANT, now, opened, settings
+from . import cli_deliveries, conversion, parallel
+from .administration import COMMANDS as ADMINISTRATION
 from .fake_ehr.personality import NAMES as FAKE_EHRS
 from .intake import Loaded, load_line, take
+from .opening import TENANT, now, opened, settings
 from .progress import counted
 from .synthetic import write_clinic
 
@@ -47,25 +48,38 @@ def convert() -> None:
     """Convert between events and FHIR: NDJSON in, NDJSON out, in constant memory."""
 
 
+JOBS = click.option(
+    "--jobs",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    help="processes to work on; the order of the output stays that of the input",
+)
+
+
 @convert.command("to-fhir")
 @click.argument("file", type=click.File("rb", lazy=False), default="-")
-def convert_to_fhir(file: BinaryIO) -> None:
+@JOBS
+def convert_to_fhir(file: BinaryIO, jobs: int) -> None:
     """Events (a line each) to FHIR transaction Bundles (a line each).
 
     Each pump's current program is carried forward, so that a dose change closes the one before it.
     A bad line goes to standard error, the others go on, and the exit status is 1.
     """
-    _convert(conversion.to_fhir(counted(file)))
+    stream = counted(file)
+    _convert(conversion.to_fhir(stream) if jobs == 1 else parallel.to_fhir(stream, jobs))
 
 
 @convert.command("from-fhir")
 @click.argument("file", type=click.File("rb", lazy=False), default="-")
 @click.option("--source", default="fhir", show_default=True, help="source of records that were not ours")
-def convert_from_fhir(file: BinaryIO, source: str) -> None:
+@JOBS
+def convert_from_fhir(file: BinaryIO, source: str, jobs: int) -> None:
     """FHIR Bundles or resources (a line each) to events (a line each)."""
     if not SOURCE.fullmatch(source):
         raise click.UsageError("--source must match [a-z0-9-]{1,40}")
-    _convert(conversion.from_fhir(counted(file), source))
+    stream = counted(file)
+    _convert(conversion.from_fhir(stream, source) if jobs == 1 else parallel.from_fhir(stream, source, jobs))
 
 
 def _convert(results: Iterator[conversion.Converted]) -> None:
@@ -443,6 +457,10 @@ def doctor() -> None:
         click.echo(f"{'ok  ' if check.ok else 'FAIL'}  {check.what}: {check.found}")
         failed = failed or not check.ok
     sys.exit(1 if failed else 0)
+
+
+for command in ADMINISTRATION:
+    main.add_command(command)
 
 
 if __name__ == "__main__":

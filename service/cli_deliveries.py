@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .command import TENANT, now, opened
+from .opening import TENANT, now, opened
 
 ACTOR = "cli"
 REASON = click.option("--reason", required=True, help="why; it is kept with the delivery and in the audit")
@@ -55,8 +55,11 @@ def _every(store: Any, status: str | None, endpoint_id: int | None) -> Iterator[
         if not page:
             return
         for one in page:
-            event = about[one.event_seq].event
-            yield one, f"{event['source']}/{event['id']}"
+            found = about[one.event_seq]
+            if isinstance(found, events.StoredEvent):
+                yield one, f"{found.event['source']}/{found.event['id']}"
+            else:
+                yield one, "(damaged: itb verify)"
         after = page[-1].id
 
 

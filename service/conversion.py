@@ -26,13 +26,17 @@ def to_fhir(stream: Iterable[bytes]) -> Iterator[Converted]:
     """Events to transaction Bundles, each checked by the strict R4 validator before it leaves."""
     converter = Converter()
     for number, line in lines(stream):
-        try:
-            bundle = converter.to_fhir(load_event(loads(line)))
-            issues = validate(bundle)
-        except MappingError as error:
-            yield Converted(number, (), tuple(error.issues))
-            continue
-        yield Converted(number, () if issues else (dumps(bundle),), tuple(issues))
+        yield line_to_fhir(converter, number, line)
+
+
+def line_to_fhir(converter: Converter, number: int, line: bytes) -> Converted:
+    """One line of `to_fhir`."""
+    try:
+        bundle = converter.to_fhir(load_event(loads(line)))
+        issues = validate(bundle)
+    except MappingError as error:
+        return Converted(number, (), tuple(error.issues))
+    return Converted(number, () if issues else (dumps(bundle),), tuple(issues))
 
 
 def explained(stream: Iterable[bytes], *, table: bool) -> Iterator[Converted]:
@@ -58,15 +62,20 @@ def _rows(told: Any) -> Iterator[bytes]:
 
 
 def from_fhir(stream: Iterable[bytes], source: str) -> Iterator[Converted]:
-    """Resources or Bundles to events."""
+    """Resources or Bundles to events; the R4 rules that they break are notes: reading is lenient."""
     for number, line in lines(stream):
-        try:
-            reading = read_fhir(loads(line), source=source)
-        except MappingError as error:
-            yield Converted(number, (), tuple(error.issues))
-            continue
-        out = tuple(dumps(event) for event in reading.events)
-        yield Converted(number, out, tuple(reading.errors), tuple(reading.notes))
+        yield line_from_fhir(source, number, line)
+
+
+def line_from_fhir(source: str, number: int, line: bytes) -> Converted:
+    """One line of `from_fhir`."""
+    try:
+        content = loads(line)
+        reading = read_fhir(content, source=source)
+    except MappingError as error:
+        return Converted(number, (), tuple(error.issues))
+    out = tuple(dumps(event) for event in reading.events)
+    return Converted(number, out, tuple(reading.errors), (*reading.notes, *validate(content)))
 
 
 def events_of(stream: Iterable[bytes]) -> Iterator[tuple[int, Any]]:

@@ -20,6 +20,7 @@ from mappings.event import Event, identity, is_retracted, load_event, pump_of
 from mappings.rows import Issue, MappingError
 from mappings.stream import capacity_issues
 
+from .chain import Damaged
 from .store import deliveries, endpoints, events
 from .store.engine import Store
 from .store.events import Accepted, StoredEvent, content_hash
@@ -95,6 +96,9 @@ def _take_one(
         done = admit(c, caller.tenant_id, loaded.event, received_at=now, actor=caller.name, endpoints=targets)
     except MappingError as error:
         return Result(loaded.source, loaded.id, "rejected", issues=tuple(error.issues))
+    except Damaged as error:  # what it must be checked against cannot be trusted; its neighbours go on
+        issue = Issue("$", "ledger-damaged", f"{error}; send this again when the ledger is mended")
+        return Result(loaded.source, loaded.id, "rejected", issues=(issue,))
     if done.seq is None:
         issue = Issue("version", "conflict", done.reason or "")
         return Result(loaded.source, loaded.id, "conflict", issues=(issue,))

@@ -20,6 +20,8 @@ from mappings.codes import ITB
 from mappings.exact_json import SYNTAX_RULES
 from mappings.rows import Issue, MappingError
 
+from .chain import Damaged
+
 Json = Any
 PROBLEM_JSON = "application/problem+json"
 FHIR_JSON = "application/fhir+json"
@@ -87,6 +89,8 @@ def of(error: Exception) -> Refused:
     if isinstance(error, MappingError):
         unreadable = all(issue.rule in SYNTAX_RULES for issue in error.issues)
         return Refused(400 if unreadable else 422, summary(error.issues), issues=error.issues)
+    if isinstance(error, Damaged):
+        return Refused(500, f"{error}; see `itb verify`", rule="ledger-damaged")
     if isinstance(error, OperationalError):
         return Refused(503, "the database cannot answer now", rule="database")
     status = error.code if isinstance(error, HTTPException) and error.code else 500

@@ -1,10 +1,11 @@
-"""A progress bar over a file that is read, on a terminal; nothing in a pipe."""
+"""A progress bar for long work, on a terminal; nothing in a pipe."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
 
@@ -12,16 +13,26 @@ def counted(file: BinaryIO) -> Iterable[bytes]:
     """The lines of `file`, with a bar on standard error where that is a terminal."""
     if not sys.stderr.isatty() or sys.stdout.isatty():
         return file
-    from rich.console import Console
-    from rich.progress import Progress
-
     total = os.fstat(file.fileno()).st_size or None
 
     def lines() -> Iterable[bytes]:
-        with Progress(console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("reading", total=total)
+        with advancing("reading", total) as advance:
             for line in file:
-                bar.advance(task, len(line))
+                advance(len(line))
                 yield line
 
     return lines()
+
+
+@contextmanager
+def advancing(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error, where that is a terminal; call what it gives with each step that is done."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda step: bar.advance(task, step)

@@ -11,6 +11,9 @@ from pathlib import Path
 import golden
 from mappings.codes import DISPLAY, ITB
 from mappings.event import MAPPINGS
+from mappings.hl7v2 import oru_r01
+from mappings.hl7v2.catalogue import ORU_R40, ORU_R42, RAS_O17, RDE_O11, SIU_S12
+from mappings.hl7v2.rows import MessageMap
 from mappings.ig import pages
 from service import guide
 from service.fake_ehr import faults, personality
@@ -18,8 +21,8 @@ from service.settings import settings_table
 
 ROOT = Path(__file__).resolve().parent.parent
 GUIDE = ROOT / "docs" / "ig"
-PAGES = ("README.md", "docs/fhir.md", "docs/fake-ehr.md")
-MARK = re.compile(r"(<!-- table:([a-z-]+) -->\n).*?(<!-- /table -->)", re.S)
+PAGES = ("README.md", "docs/fhir.md", "docs/hl7.md", "docs/fake-ehr.md")
+MARK = re.compile(r"(<!-- table:([a-z0-9-]+) -->\n).*?(<!-- /table -->)", re.S)
 
 
 def mapping_table(event_type: str) -> str:
@@ -93,7 +96,31 @@ def personalities_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def message_table(m: MessageMap) -> str:
+    """Event path and field of every row of a message, and what is written beside them."""
+    rows = [f"| `{name}` | {row.text.replace(',', ', ')} |" for row in m.rows for name in row.events]
+    rows += [f"| always `{one.text}` | {one.place.segment}-{one.place.fields[0]} |" for one in m.always]
+    return "\n".join(["| event | field |", "|---|---|", *rows]) + "\n"
+
+
+def observation_codes() -> str:
+    """OBX-3 of an interrogation's values."""
+    rows = [f"| `{leaf}` | `{code}` |" for leaf, code in oru_r01.CODES.items()]
+    return "\n".join(["| event | OBX-3 |", "|---|---|", *rows]) + "\n"
+
+
+MESSAGES = {
+    "ras-o17": RAS_O17,
+    "rde-o11": RDE_O11,
+    "oru-r01": oru_r01.ORU_R01["interrogation"],
+    "oru-r40": ORU_R40,
+    "oru-r42": ORU_R42,
+    "siu-s12": SIU_S12,
+}
+
 TABLES = {
+    "hl7-codes": observation_codes,
+    **{f"hl7-{name}": (lambda m=m: message_table(m)) for name, m in MESSAGES.items()},
     "faults": faults_table,
     "personalities": personalities_table,
     "validators": validators_table,

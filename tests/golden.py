@@ -1,17 +1,19 @@
 """Golden pairs: `make golden` writes the missing ones, `FORCE=1` all of them (then read the diff).
 
 `fixtures/golden/<type>/<case>.event.json` is one event, or a list whose last one is converted after the
-others; beside it stands its transaction Bundle. `fixtures/refused/` pairs an input with its issues.
+others; beside it stand its transaction Bundle and its HL7 v2 message. `fixtures/refused/`
+pairs an input with its issues.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
-from mappings import MappingError, load_event, read_fhir
+from mappings import Issue, MappingError, hl7v2, load_event, read_fhir
 from mappings.exact_json import dumps, loads
 from mappings.stream import Converter
 
@@ -51,7 +53,30 @@ def problem(path: Path) -> list[dict[str, str]]:
             issues = []
     except MappingError as error:
         issues = error.issues
+    return listed(issues)
+
+
+def listed(issues: list[Issue]) -> list[dict[str, str]]:
     return [{"path": i.path, "rule": i.rule, "message": i.message} for i in issues]
+
+
+HL7 = sorted(FIXTURES.glob("hl7v2/*/*.hl7"))
+"""Messages of a made-up hospital: those that are read, and those that are refused."""
+
+
+def sender() -> hl7v2.SenderMap:
+    """The hospital's file."""
+    return hl7v2.sender_map(tomllib.loads((FIXTURES / "hl7v2" / "sender.toml").read_text()))
+
+
+def message(path: Path) -> hl7v2.Message:
+    """The message of one of its files."""
+    return hl7v2.parse(path.read_bytes(), charset=sender().charset)
+
+
+def reading(found: hl7v2.Reading) -> dict[str, Any]:
+    """What was read, as it stands in a golden file."""
+    return {"events": found.events, "notes": listed(found.notes)}
 
 
 def pretty(value: Any) -> str:
@@ -72,10 +97,16 @@ def _indent(value: Any, pad: str) -> str:
 def main(force: bool) -> None:
     pairs = [(sibling(p, ".fhir.json"), lambda p=p: bundle(p)) for p in GOLDEN]
     pairs += [(sibling(p, ".problem.json"), lambda p=p: problem(p)) for p in REFUSED]
-    for target, make in pairs:
+    for p in HL7:
+        read = hl7v2.read(message(p), sender())
+        suffix, made = (".read.json", reading(read)) if p.parent.name == "read" else (".problem.json", None)
+        pairs.append((sibling(p, suffix), lambda made=made, read=read: made or listed(read.errors)))
+    files = [(target, lambda make=make: pretty(make()).encode()) for target, make in pairs]
+    files += [(sibling(p, ".hl7"), lambda p=p: hl7v2.dump(hl7v2.write(events(p)[-1]))) for p in GOLDEN]
+    for target, make in files:
         if target.exists() and not force:
             continue
-        target.write_text(pretty(make()), encoding="utf-8")
+        target.write_bytes(make())
         print(f"wrote {target.relative_to(FIXTURES.parent)}")
 
 

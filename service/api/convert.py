@@ -113,7 +113,8 @@ class FromFhirQuery(Schema):
     responses=described.answers(400, 413, 415, 422, ok="Reading", types=(described.JSON, NDJSON)),
 )
 def convert_from_fhir(query: Json) -> Response:
-    """A Bundle or a resource to events; `notes` says what was converted on the way (mg read as ug).
+    """A Bundle or a resource to events; `notes` says what was converted on the way (mg read as ug) and
+    which rules of R4 the resources break: reading is lenient where nothing must be guessed.
 
     With `Accept: application/x-ndjson` the events alone, one a line.
     """
@@ -125,4 +126,5 @@ def convert_from_fhir(query: Json) -> Response:
     if request.accept_mimetypes.best_match(["application/json", NDJSON]) == NDJSON:
         lines = (exact_json.dumps(event) + b"\n" for event in reading.events)
         return Response(b"".join(lines), mimetype=NDJSON)
-    return answer({"events": reading.events, "notes": listed(reading.notes)})
+    notes = [*reading.notes, *validate(content)]
+    return answer({"events": reading.events, "notes": listed(notes)})

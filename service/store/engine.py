@@ -147,8 +147,11 @@ def _postgresql_begin(c: Connection) -> None:
         c.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
 
 
-def migrate(store: Store) -> None:
-    """Bring the tables to this version's state; raises `StoreError` on a database newer than the code."""
+def migrate(store: Store, to: str = "head") -> None:
+    """Bring the tables to this version's state; raises `StoreError` on a database newer than the code.
+
+    `to` an older revision: for the tests of what migrations do to the rows that there are.
+    """
     with store.write() as c:
         revision = MigrationContext.configure(c).get_current_revision()
         if revision is not None and revision not in _known():
@@ -158,7 +161,7 @@ def migrate(store: Store) -> None:
             )
         config = _config()
         config.attributes["connection"] = c
-        command.upgrade(config, "head")
+        command.upgrade(config, to)
 
 
 def is_migrated(c: Connection) -> bool:

@@ -1,7 +1,8 @@
 """The ledger: what `accept` adds to it, and how it is read back.
 
 An event is never changed: a correction is a row with a later version, and the current version of a
-record is the row with its highest version.
+record is the row with its highest version. A row that is not what was written (service/chain.py) is never
+read as an event: every question that meets one raises `Damaged`.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, func, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, func, or_, select
 
 from mappings import exact_json
 from mappings.event import Event, identity, occurred, pump_of, version
+from service.chain import Damaged, check_event
 
-from . import audit, deliveries
+from . import audit, chains, deliveries
 from .endpoints import Endpoint
 from .tables import events
 from .times import stamp
@@ -95,26 +97,23 @@ def _insert(
     c: Connection, tenant_id: int, event: Event, hashed: str, received_at: str, origin: str | None
 ) -> int:
     source, event_id = identity(event)
-    row = insert(events).values(
-        tenant_id=tenant_id,
-        source=source,
-        event_id=event_id,
-        version=version(event),
-        type=event["type"],
-        status=event.get("status", "final"),
-        patient_system=event["patient"]["system"],
-        patient_value=event["patient"]["value"],
-        pump=pump_of(event),
-        occurred_at=event["occurred_at"],
-        occurred_utc=stamp(occurred(event)),
-        content=exact_json.dumps(event).decode(),
-        content_hash=hashed,
-        received_at=received_at,
-        origin=origin,
-    )
-    key = c.execute(row).inserted_primary_key
-    assert key is not None
-    return int(key[0])
+    values = {
+        "source": source,
+        "event_id": event_id,
+        "version": version(event),
+        "type": event["type"],
+        "status": event.get("status", "final"),
+        "patient_system": event["patient"]["system"],
+        "patient_value": event["patient"]["value"],
+        "pump": pump_of(event),
+        "occurred_at": event["occurred_at"],
+        "occurred_utc": stamp(occurred(event)),
+        "content": exact_json.dumps(event).decode(),
+        "content_hash": hashed,
+        "received_at": received_at,
+        "origin": origin,
+    }
+    return chains.append(c, "events", tenant_id, values)
 
 
 def versions(c: Connection, tenant_id: int, source: str, event_id: str) -> list[tuple[int, int, str]]:
@@ -139,13 +138,22 @@ def by_seq(c: Connection, tenant_id: int, seq: int) -> StoredEvent | None:
     return _stored(row) if row is not None else None
 
 
-def by_seqs(c: Connection, tenant_id: int, seqs: Sequence[int]) -> dict[int, StoredEvent]:
-    """The events with these ledger numbers."""
+def by_seqs(c: Connection, tenant_id: int, seqs: Sequence[int]) -> dict[int, StoredEvent | Damaged]:
+    """The events with these ledger numbers; one that is damaged hides no other."""
     query = select(events).where(events.c.tenant_id == tenant_id, events.c.seq.in_(seqs))
-    return {row.seq: _stored(row) for row in c.execute(query)}
+    return {row.seq: _if_whole(row) for row in c.execute(query)}
 
 
-def other_versions(c: Connection, tenant_id: int, seqs: Sequence[int]) -> dict[int, list[StoredEvent]]:
+def _if_whole(row: Row[Any]) -> StoredEvent | Damaged:
+    try:
+        return _stored(row)
+    except Damaged as error:
+        return error
+
+
+def other_versions(
+    c: Connection, tenant_id: int, seqs: Sequence[int]
+) -> dict[int, list[StoredEvent | Damaged]]:
     """The other versions, ascending, of the records that these ledger numbers are versions of."""
     of = events.alias("of")
     query = (
@@ -162,9 +170,9 @@ def other_versions(c: Connection, tenant_id: int, seqs: Sequence[int]) -> dict[i
         .where(of.c.tenant_id == tenant_id, of.c.seq.in_(seqs))
         .order_by(events.c.version)
     )
-    found: dict[int, list[StoredEvent]] = {}
+    found: dict[int, list[StoredEvent | Damaged]] = {}
     for row in c.execute(query):
-        found.setdefault(row.of_seq, []).append(_stored(row))
+        found.setdefault(row.of_seq, []).append(_if_whole(row))
     return found
 
 
@@ -279,6 +287,7 @@ def _current(tenant_id: int) -> Select[Any]:
 
 
 def _stored(row: Row[Any]) -> StoredEvent:
+    check_event(row._mapping)
     return StoredEvent(
         seq=row.seq,
         version=row.version,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, case, select, update
+from sqlalchemy import Connection, case, or_, select, update
 
 from .engine import WAKES, insert_for
 from .tables import deliveries, lanes
@@ -35,7 +35,7 @@ class Lease:
 def touch(c: Connection, tenant_id: int, endpoint_id: int, names: Collection[str]) -> None:
     """Make the lanes known, and set when each is due from what waits in it."""
     rows = [
-        {"tenant_id": tenant_id, "endpoint_id": endpoint_id, "lane": name, "until": "", "fence": 0}
+        {"tenant_id": tenant_id, "endpoint_id": endpoint_id, "lane": name, "fence": 0}
         for name in sorted(names)
     ]
     if rows:
@@ -80,7 +80,11 @@ def _free(endpoint_id: int, now: datetime) -> Any:
     at = stamp(now)
     return (
         select(lanes.c.lane)
-        .where(lanes.c.endpoint_id == endpoint_id, lanes.c.due_at <= at, lanes.c.until <= at)
+        .where(
+            lanes.c.endpoint_id == endpoint_id,
+            lanes.c.due_at <= at,
+            or_(lanes.c.until.is_(None), lanes.c.until <= at),
+        )
         .order_by(lanes.c.due_at, lanes.c.lane)
     )
 
@@ -125,7 +129,7 @@ def release(c: Connection, endpoint_id: int, names: Collection[str], owner: str)
         c.execute(
             update(lanes)
             .where(lanes.c.endpoint_id == endpoint_id, lanes.c.lane.in_(some), lanes.c.owner == owner)
-            .values(owner=None, until="")
+            .values(owner=None, until=None)
         )
 
 
@@ -137,7 +141,7 @@ def owners(c: Connection, *, now: datetime) -> list[str]:
 
 def end(c: Connection, owner: str) -> None:
     """End every lease of an owner that is known to be gone."""
-    c.execute(update(lanes).where(lanes.c.owner == owner).values(owner=None, until=""))
+    c.execute(update(lanes).where(lanes.c.owner == owner).values(owner=None, until=None))
 
 
 def _parts(names: Sequence[str]) -> Iterable[Sequence[str]]:

@@ -56,6 +56,6 @@ def holders(c: Connection, *, now: datetime) -> list[str]:
     return list(c.execute(select(leases.c.owner).where(leases.c.until > stamp(now)).distinct()).scalars())
 
 
-def end(c: Connection, owner: str) -> None:
+def end(c: Connection, owner: str, *, now: datetime) -> None:
     """End every lease of an owner that is known to be gone."""
-    c.execute(update(leases).where(leases.c.owner == owner).values(until=""))
+    c.execute(update(leases).where(leases.c.owner == owner).values(until=stamp(now)))

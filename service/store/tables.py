@@ -1,8 +1,8 @@
 """Which tables the service keeps; the migrations build exactly these (a test compares them).
 
 Every row belongs to a tenant. Instants are text, UTC, microseconds, `Z` (`times.stamp`), so that they
-sort as text and mean the same on SQLite and PostgreSQL. `events` is append-only: triggers made by the
-first migration refuse UPDATE and DELETE.
+sort as text and mean the same on SQLite and PostgreSQL. `events` and `audit` are append-only and chained
+(service/chain.py): triggers refuse UPDATE and DELETE, and a row that does not follow the one before.
 """
 
 from __future__ import annotations
@@ -31,6 +31,13 @@ def _tenant() -> Column[int]:
 
 def _endpoint() -> Column[int]:
     return Column("endpoint_id", Integer, ForeignKey("endpoints.id"), nullable=False)
+
+
+def _chained() -> tuple[Column[str], Column[str]]:
+    return (
+        Column("previous_hash", Text, nullable=False, server_default=""),
+        Column("row_hash", Text, nullable=False, server_default=""),
+    )
 
 
 tenants = Table(
@@ -84,6 +91,7 @@ events = Table(
     Column("content_hash", Text, nullable=False),
     Column("received_at", Text, nullable=False),
     Column("origin", Text),
+    *_chained(),
     UniqueConstraint("tenant_id", "source", "event_id", "version", name="uq_events_identity"),
     Index("ix_events_pump", "tenant_id", "pump", "occurred_utc"),
     Index("ix_events_patient", "tenant_id", "patient_system", "patient_value"),
@@ -119,7 +127,7 @@ lanes = Table(
     Column("lane", Text, primary_key=True),
     Column("due_at", Text),
     Column("owner", Text),
-    Column("until", Text, nullable=False),
+    Column("until", Text),
     Column("fence", Integer, nullable=False),
     Index("ix_lanes_due", "endpoint_id", "due_at"),
     Index("ix_lanes_until", "until"),
@@ -188,6 +196,17 @@ audit = Table(
     Column("action", Text, nullable=False),
     Column("subject", Text, nullable=False),
     Column("detail", Text, nullable=False),
+    *_chained(),
+)
+
+chains = Table(
+    "chains",
+    metadata,
+    Column("tenant_id", Integer, ForeignKey("tenants.id"), primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("length", BigInteger, nullable=False),
+    Column("last_id", BigInteger, nullable=False),
+    Column("last_hash", Text, nullable=False),
 )
 
 DEFAULT_TENANT = 1

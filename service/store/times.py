@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
+
+_STAMP = re.compile(
+    r"[0-9]{4}-(0[1-9]|1[0-2])-([0-2][0-9]|3[01])T([01][0-9]|2[0-3])(:[0-5][0-9]){2}\.[0-9]{6}Z"
+)
 
 
 def stamp(moment: datetime) -> str:
@@ -10,6 +15,11 @@ def stamp(moment: datetime) -> str:
     if moment.tzinfo is None:
         raise ValueError("a moment without an offset cannot be stored")
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def is_stamp(text: str) -> bool:
+    """Whether `stamp` can have written this."""
+    return _STAMP.fullmatch(text) is not None
 
 
 def moment(stamped: str) -> datetime:

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from service.chain import Damaged
 from service.store import audit, deliveries, lanes, leases, links
 from service.store.deliveries import Delivery, Outcome
 from service.store.engine import Store
@@ -131,8 +132,8 @@ def _outcome(sent: Sent, now: datetime, chance: float) -> Outcome:
     if isinstance(error, EhrError):
         failure, reason, status = type(error).__name__, f"{type(error).__name__}: {error}", error.status
         asked = error.retry_after_s
-    elif isinstance(error, Unresolved):
-        failure, reason, status, asked = "Unresolved", str(error), None, None
+    elif isinstance(error, (Unresolved, Damaged)):
+        failure, reason, status, asked = type(error).__name__, str(error), None, None
     else:
         log.error("delivery failed", delivery=was.id, exc_info=error)
         failure, reason, status, asked = "Bug", f"internal error: {type(error).__name__}", None, None

@@ -20,6 +20,8 @@ from mappings.event import EVENTS_TOLD_BY, Event, telling_of, version
 from mappings.exact_json import dumps
 from mappings.fields import instant
 from mappings.identity import content_hash, resource_identity
+from mappings.validate import validate
+from service.chain import Damaged
 from service.intake import admit
 from service.store import audit, deliveries, endpoints, events, links, remote
 from service.store.endpoints import Endpoint
@@ -104,6 +106,10 @@ def take_version(
                 at = stamp(now())
                 audit.converted(c, endpoint.tenant_id, told, notes, at=at, actor=endpoint.name)
             remote.add(c, replace(seen, outcome=outcome, event_seq=seq), now=now())
+    except Damaged:
+        outcome = "refused: the ledger's row of this record is damaged (itb verify)"
+        with store.write() as c:
+            remote.add(c, replace(seen, outcome=outcome), now=now())
     except MappingError as error:
         outcome = "refused: " + "; ".join(f"{i.path} {i.rule}" for i in error.issues)
         with store.write() as c:
@@ -138,7 +144,7 @@ def _is_echo(link: Link, resource: Json, seen: RemoteVersion) -> bool:
 
 
 def _event(store: Store, ehr: Ehr, endpoint: Endpoint, resource: Json) -> tuple[Event | None, list[Issue]]:
-    """The event a resource tells (None for what is not ours), and what was converted in reading it."""
+    """The event a resource tells (None for what is not ours); what was converted, the R4 rules it breaks."""
     if not is_telling(resource):
         return None, []
     together = [resource, *_related(ehr, resource)]
@@ -147,7 +153,7 @@ def _event(store: Store, ehr: Ehr, endpoint: Endpoint, resource: Json) -> tuple[
     reading = read_fhir(bundle, source=endpoint.name)
     if reading.errors:
         raise MappingError(reading.errors)
-    return reading.events[0], reading.notes
+    return reading.events[0], [*reading.notes, *validate(resource)]
 
 
 def _related(ehr: Ehr, resource: Json) -> Iterator[Json]:

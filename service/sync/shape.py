@@ -19,6 +19,7 @@ from mappings.codes import sid
 from mappings.dose_change import ALONE, chain, chain_resources, places
 from mappings.event import Event, is_retracted
 from mappings.identity import content_hash, resource_identity
+from service.chain import Damaged
 from service.store import events, links
 from service.store.deliveries import Delivery
 from service.store.endpoints import Endpoint
@@ -121,13 +122,13 @@ def _drafts(
     most = room(found[0], size) if found else size
     for delivery in found:
         of = stored[delivery.event_seq]
-        chains = of.event["type"] == "dose-change"
+        chains = isinstance(of, StoredEvent) and of.event["type"] == "dose-change"
         full = len(taken) >= most or room(delivery, size) < most
         if full or delivery.lane in left or (chains and delivery.lane in chained):
             left.add(delivery.lane)
             continue
         try:
-            draft = _draft(c, endpoint, delivery, of, versions.get(of.seq, []))
+            draft = _draft(c, endpoint, delivery, _whole(of), versions.get(delivery.event_seq, []))
             keys = set(draft.keys)
         except Exception as error:  # a bug with this one content: its neighbours go on
             failed(delivery, error)
@@ -143,10 +144,21 @@ def _drafts(
     return drafts
 
 
+def _whole(found: StoredEvent | Damaged) -> StoredEvent:
+    if isinstance(found, Damaged):
+        raise found
+    return found
+
+
 def _draft(
-    c: Connection, endpoint: Endpoint, delivery: Delivery, stored: StoredEvent, others: list[StoredEvent]
+    c: Connection,
+    endpoint: Endpoint,
+    delivery: Delivery,
+    stored: StoredEvent,
+    versions: Sequence[StoredEvent | Damaged],
 ) -> Draft:
     event = stored.event
+    others = [_whole(other) for other in versions]
     later = [other.version for other in others if other.version > stored.version]
     if later:
         return Draft(delivery, event, note=f"superseded by version {max(later)}")

@@ -101,7 +101,7 @@ def free_the_gone(store: Store, now: Clock) -> None:
         with store.write() as c:
             for owner in gone:
                 lanes.end(c, owner)
-                leases.end(c, owner)
+                leases.end(c, owner, now=now())
 
 
 class Runner:

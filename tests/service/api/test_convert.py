@@ -99,6 +99,17 @@ def test_a_line_that_is_no_json_names_itself(client: FlaskClient) -> None:
     assert [(e["path"], e["rule"]) for e in reply.json["errors"]] == [("[1]", "json")]
 
 
+def test_from_fhir_reads_what_breaks_a_rule_of_r4_and_says_which(client: FlaskClient) -> None:
+    event = REFILL | {"source": "ehr", "patient": PATIENT}
+    refill = client.post(TO, json=event).get_json(force=True)["entry"][0]["resource"]
+    refill["reasonCode"] = []
+    reply = back(client, exact_json.dumps(refill))
+    assert reply.status_code == 200, reply.text
+    assert [(n["path"], n["rule"]) for n in reply.json["notes"]] == [
+        ("MedicationAdministration.reasonCode", "ele-1")
+    ]
+
+
 def test_from_fhir_says_what_it_converted(client: FlaskClient) -> None:
     event = REFILL | {"source": "ehr", "patient": PATIENT}
     bundle = client.post(TO, json=event).text

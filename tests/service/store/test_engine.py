@@ -12,8 +12,10 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, inspect
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from mappings import load_event
 from postgresql_server import PostgresqlServer
-from service.store import migrations
+from samples import REFILL
+from service.store import audit, events, migrations
 from service.store.engine import Store, StoreError, is_migrated, migrate
 from service.store.tables import metadata
 from service.store.times import moment, stamp
@@ -21,19 +23,13 @@ from service.store.times import moment, stamp
 
 def record(c: Connection) -> None:
     """One audit row and one event."""
-    audit_row(c)
-    c.exec_driver_sql(
-        "INSERT INTO events (tenant_id, source, event_id, version, type, status, patient_system, "
-        "patient_value, occurred_at, occurred_utc, content, content_hash, received_at) "
-        "VALUES (1, 's', 'i', 1, 't', 'final', 'p', 'v', '', '', '{}', '', '')"
-    )
+    event = load_event(REFILL)
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    events.accept(c, 1, event, received_at=now, actor="a", endpoints=[])
 
 
 def audit_row(c: Connection, subject: str = "x") -> None:
-    c.exec_driver_sql(
-        "INSERT INTO audit (tenant_id, at, actor, action, subject, detail) "
-        f"VALUES (1, '2026', 'a', 'b', '{subject}', '')"
-    )
+    audit.write(c, 1, at="2026", actor="a", action="b", subject=subject)
 
 
 def test_the_migrations_make_the_tables_of_the_code(store: Store) -> None:
@@ -118,8 +114,11 @@ def test_what_was_recorded_cannot_be_changed(store: Store, table: str, change: s
     with pytest.raises(DBAPIError, match="append-only"), store.write() as c:
         c.exec_driver_sql(change.format(table=table))
     with store.read() as c:
-        assert c.exec_driver_sql("SELECT subject FROM audit").scalars().all() == ["x"]
+        assert c.exec_driver_sql("SELECT actor FROM audit").scalars().all() == ["a"]
         assert c.exec_driver_sql("SELECT count(*) FROM events").scalar() == 1
+
+
+CHANGED = ("seq", "previous_hash", "row_hash")
 
 
 def test_what_was_recorded_cannot_be_replaced(tmp_path: Path) -> None:
@@ -128,12 +127,14 @@ def test_what_was_recorded_cannot_be_replaced(tmp_path: Path) -> None:
     migrate(store)
     with store.write() as c:
         record(c)
-    replace = (
-        "INSERT OR REPLACE INTO audit (id, tenant_id, at, actor, action, subject, detail) "
-        "VALUES (1, 1, '', '', '', 'other', '')"
-    )
-    with pytest.raises(IntegrityError, match="append-only"), store.write() as c:
-        c.exec_driver_sql(replace)
+    kept = ", ".join(column.name for column in metadata.tables["events"].c if column.name not in CHANGED)
+    for number, refusal in ((1, "follow"), (9, "append-only")):  # 9 follows the chain, and would remove 1
+        replace = (
+            f"INSERT OR REPLACE INTO events ({kept}, seq, previous_hash, row_hash) "
+            f"SELECT {kept}, {number}, row_hash, row_hash FROM events"
+        )
+        with pytest.raises(IntegrityError, match=refusal), store.write() as c:
+            c.exec_driver_sql(replace)
     store.close()
 
 

@@ -1,4 +1,4 @@
-"""What the commands of `itb` share: the tenant, the clock, the settings and the store."""
+"""What a command of `itb` begins with: tenant, clock, settings, and the store that they name."""
 
 from __future__ import annotations
 

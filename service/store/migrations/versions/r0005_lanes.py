@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 
 _FILL = """
 INSERT INTO lanes (tenant_id, endpoint_id, lane, due_at, until, fence)
@@ -15,7 +15,7 @@ SELECT d.tenant_id, d.endpoint_id, d.lane,
         WHERE h.endpoint_id = d.endpoint_id AND h.lane = d.lane
           AND h.status IN ('pending', 'failed', 'parked')
         ORDER BY h.id LIMIT 1),
-       '', 0
+       NULL, 0
 FROM (SELECT DISTINCT tenant_id, endpoint_id, lane FROM deliveries) d
 """
 
@@ -28,7 +28,7 @@ def upgrade() -> None:
         sa.Column("lane", sa.Text, primary_key=True),
         sa.Column("due_at", sa.Text),
         sa.Column("owner", sa.Text),
-        sa.Column("until", sa.Text, nullable=False),
+        sa.Column("until", sa.Text),
         sa.Column("fence", sa.Integer, nullable=False),
     )
     op.create_index("ix_lanes_due", "lanes", ["endpoint_id", "due_at"])

@@ -1,0 +1,165 @@
+"""A message to events and an event to a message: `read`, `write`, and the answer to a sender, `ack`."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from mappings.envelope import Event
+from mappings.exact_json import dumps
+from mappings.rows import Issue, MappingError
+
+from .catalogue import map_for, map_of, message_name
+from .message import CODECS, Message, Segment, escape
+from .rows import Group, decode, encode, message_of
+from .sender import SenderMap
+from .values import Context, joined, moment_out
+
+ANYONE = SenderMap()
+"""A sender of whom nothing is known: only what a message says itself is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was read: the events, why others could not be, and what was converted on the way."""
+
+    events: list[Event]
+    errors: list[Issue] = field(default_factory=list)
+    notes: list[Issue] = field(default_factory=list)
+
+
+def read(message: Message, sender: SenderMap = ANYONE) -> Reading:
+    """The events of a message, one for each of its orders or observations; never raises."""
+    c = Context(sender, message.separators)
+    events: list[Event] = []
+    errors: list[Issue] = []
+    if message.codec != "ascii" and message.codec not in CODECS.values():
+        errors.append(Issue("MSH[1]-18", "charset", "is not a character set of HL7 v2"))
+    name = message_name(message.field("MSH", 9), c)
+    groups, split = _groups(message.segments)
+    errors += split
+    for segments in groups if not errors else ():
+        group = Group(segments)
+        try:
+            events.append(decode(group, map_of(name, group, c), c))
+        except MappingError as error:
+            errors.extend(error.issues)
+    return Reading(events, errors, c.notes)
+
+
+def _groups(segments: list[Segment]) -> tuple[list[list[Segment]], list[Issue]]:
+    """The segments of each order or observation, each with those that belong to all."""
+    shared: list[Segment] = []
+    groups: list[list[Segment]] = []
+    observed = False
+    for segment in segments:
+        name = segment[0]
+        if name == "PID" and groups:
+            return [], [Issue("PID[2]-3", "repeated", "a message about several patients is not read")]
+        if name == "ORC" or (name == "OBR" and (not groups or observed)):
+            groups.append([])
+            observed = False
+        observed = observed or name == "OBR"
+        (groups[-1] if groups else shared).append(segment)
+    return [[*shared, *group] for group in groups] or [shared], []
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """MSH-10 and MSH-7: who this message is, and when it was made (as HL7 v2 writes a time)."""
+
+    control_id: str
+    made_at: str
+
+
+def header(event: Event, message: str) -> Header:
+    """The same for the same content, for ever: a resend is known by its control id."""
+    said = dumps([event, message])
+    made_at = moment_out(event["occurred_at"], Context(ANYONE))
+    return Header(hashlib.sha256(said).hexdigest()[:20], made_at)
+
+
+def write(
+    event: Event, sender: SenderMap = ANYONE, *, message: str = "", made: Header | None = None
+) -> Message:
+    """The message of a canonical event, for a receiver; `message` names another than its type's own."""
+    c = Context(sender)
+    m = map_for(event, message)
+    made = made or header(event, m.name)
+    msh = _msh(m.trigger(event), sender, made, m.profile, c)
+    return message_of([msh, *encode(event, m, c)], c)
+
+
+def _msh(trigger: str, sender: SenderMap, made: Header, profile: str, c: Context) -> Segment:
+    ours, theirs = sender.sending, sender.receiving
+    names = [escape(name, c.separators) for name in (*ours, *theirs)]
+    msh = ["MSH", "|", "^~\\&", *names, made.made_at, "", trigger, made.control_id, "P", sender.version]
+    msh += ["", "", sender.accept_ack, sender.application_ack, "", "UNICODE UTF-8"]
+    return [*msh, "", "", profile] if profile else msh
+
+
+# --- answers --------------------------------------------------------------------------------------------
+
+_AT = re.compile(r"([A-Z][A-Z0-9]{2})(?:\[(\d+)\])?(?:-(\d+)(?:\.(\d+))?)?")
+ERROR_CODES = {
+    "required": "101^Required field missing^HL70357",
+    "number": "102^Data type error^HL70357",
+    "time": "102^Data type error^HL70357",
+    "date": "102^Data type error^HL70357",
+    "format": "102^Data type error^HL70357",
+    "code": "103^Table value not found^HL70357",
+    "message-type": "200^Unsupported message type^HL70357",
+    "patient": "204^Unknown key identifier^HL70357",
+    "duplicate": "205^Duplicate key identifier^HL70357",
+}
+OTHER_ERROR = "207^Application internal error^HL70357"
+
+
+def ack(
+    message: Message | None,
+    code: str,
+    issues: Iterable[Issue] = (),
+    *,
+    control_id: str,
+    made_at: str,
+    sender: SenderMap = ANYONE,
+) -> Message:
+    """The answer to a message: `AA`, `AE`, `AR`, `CA`, `CE` or `CR`, an ERR for each issue.
+
+    None for a message of which not even the MSH could be read (`head`): its control id is not known then.
+    """
+    c = Context(sender)
+    ours = message.separators if message is not None else c.separators
+    asked = [message.field("MSH", n) if message is not None else "" for n in (3, 4, 5, 6, 9, 10, 11, 12)]
+    asked = [_respelt(text, ours, c) for text in asked]
+    event = asked[4].split("^")[1:2] or [""]
+    trigger = f"ACK^{event[0]}^ACK" if event[0] else "ACK"
+    msh = ["MSH", "|", "^~\\&", asked[2], asked[3], asked[0], asked[1], made_at, "", trigger, control_id]
+    msh += [asked[6] or "P", asked[7] or sender.version, "", "", "", "", "", "UNICODE UTF-8"]
+    segments = [msh, ["MSA", code, asked[5] or "UNKNOWN"]]
+    return message_of([*segments, *(_err(issue, c) for issue in issues)], c)
+
+
+def _respelt(text: str, theirs: Any, c: Context) -> str:
+    """A field of theirs with our separators, where the sender chose others."""
+    if theirs == c.separators:
+        return text
+    pairs = zip(
+        (theirs.component, theirs.repetition, theirs.escape, theirs.subcomponent), "^~\\&", strict=True
+    )
+    return text.translate(str.maketrans(dict(pairs)))
+
+
+def _err(issue: Issue, c: Context) -> Segment:
+    """Where (segment, its number, field, repetition, component), which rule, and what to do about it."""
+    found = _AT.match(issue.path)
+    where = ""
+    if found:
+        segment, number, at, component = found.groups()
+        where = joined(c, segment, number or "1", at or "", "1" if component else "", component or "")
+    code = ERROR_CODES.get(issue.rule, OTHER_ERROR)
+    words = escape(f"{issue.path}: {issue.message}"[:250], c.separators)
+    return ["ERR", "", where, code, "E", joined(c, issue.rule, "", "99ITB"), "", "", words]
