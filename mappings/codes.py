@@ -33,6 +33,7 @@ ABSENT_REASON = "http://terminology.hl7.org/CodeSystem/data-absent-reason"
 CONDITION_CLINICAL = "http://terminology.hl7.org/CodeSystem/condition-clinical"
 CONDITION_VERIFICATION = "http://terminology.hl7.org/CodeSystem/condition-ver-status"
 CONDITION_CATEGORY = "http://terminology.hl7.org/CodeSystem/condition-category"
+US_CORE_DOCUMENT_CATEGORY = "http://hl7.org/fhir/us/core/CodeSystem/us-core-documentreference-category"
 OBSERVATION_CATEGORY = "http://terminology.hl7.org/CodeSystem/observation-category"
 ADVERSE_EVENT_SEVERITY = "http://terminology.hl7.org/CodeSystem/adverse-event-severity"
 FLAG_CATEGORY = "http://terminology.hl7.org/CodeSystem/flag-category"
@@ -139,6 +140,21 @@ DISPLAY = {
     "education-patient-bolus": "Patient boluses",
     "education-oral-baclofen": "Oral baclofen",
     "oral-baclofen": "Oral baclofen beside intrathecal therapy",
+    "itb-event": "Canonical event of itb-fhir",
+    "itb-record": "Intrathecal baclofen pump record",
+    "pump-refill": "Refill of intrathecal baclofen pump",
+    "pump-dose-change": "Dose change of intrathecal baclofen pump",
+    "reservoir-volume-expected": "Reservoir volume expected before refill",
+    "reservoir-volume-removed": "Reservoir volume removed at refill",
+    "reservoir-volume-discarded": "Volume discarded at refill",
+    "reservoir-volume-instilled": "Volume filled into pump reservoir (not a dose to the patient)",
+    "drug-lot": "Lot of the drug in the pump",
+    "drug-expiry": "Expiry date of the drug in the pump",
+    "refill-by": "Refill by",
+    "pump-daily-dose-before": "Daily dose before the change",
+    "drug-concentration-before": "Drug concentration before the change",
+    "infusion-mode-before": "Infusion mode before the change",
+    "dose-change-percent": "Change of daily dose",
     "refill-due": "Refill due",
     "pump-visit": "Intrathecal pump visit",
     "refill-visit": "Visit for a pump refill",

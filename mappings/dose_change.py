@@ -111,17 +111,13 @@ def _mode(side: str) -> Any:
     return lambda event: MODES[event[side]["mode"]] if side in event else None
 
 
-SESSION = Mapping(
-    Always("resourceType", "Procedure"),
-    claim("itb-programming-session"),
-    VERSION,
+BRIDGE_ROWS = (
     Row("bridge.volume", part("itb-bridge", "volume", "valueQuantity"), ML),
     Row("bridge.duration", part("itb-bridge", "duration", "valueDuration"), TIME_SPAN),
     Row("bridge.ends_at", part("itb-bridge", "endsAt", "valueDateTime")),
     Row("bridge.not_required", part("itb-bridge", "notRequired", "valueString")),
-    key("programming-session"),
-    Row("status", "status", STATUS, required=True),
-    Always("code", local("pump-reprogramming")),
+)
+SESSION_ROWS = (
     SUBJECT,
     Row("occurred_at", "performedDateTime", required=True),
     Group(("performer", "verifier"), ("performer",), PERFORMERS),
@@ -131,15 +127,28 @@ SESSION = Mapping(
     Row("pump", "focalDevice[0].manipulated", PUMP, required=True),
     Row("note", "note[0].text"),
 )
+"""Who did it, when and why, and on which pump."""
+
+SESSION = Mapping(
+    Always("resourceType", "Procedure"),
+    claim("itb-programming-session"),
+    VERSION,
+    *BRIDGE_ROWS,
+    key("programming-session"),
+    Row("status", "status", STATUS, required=True),
+    Always("code", local("pump-reprogramming")),
+    *SESSION_ROWS,
+)
 """The Procedure but for its two programs."""
 
-CHANGE = Mapping(
+CHANGE_ROWS = (
     Derived(part(DETAIL, "doseBefore", "valueQuantity"), _dose("before"), strict=True),
     Derived(part(DETAIL, "doseAfter", "valueQuantity"), _dose("after"), strict=True),
     Derived(part(DETAIL, "percentChange", "valueDecimal"), percent_change, strict=True),
     Derived(part(DETAIL, "modeBefore", "valueCode"), _mode("before"), strict=True),
     Derived(part(DETAIL, "modeAfter", "valueCode"), _mode("after"), strict=True),
 )
+CHANGE = Mapping(*CHANGE_ROWS)
 """What the session's extension says of both programs; it must follow from them."""
 
 PROFILES = {"segment": "itb-infusion-segment", "bolus": "itb-bolus"}

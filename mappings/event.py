@@ -12,6 +12,7 @@ from . import (
     assessment,
     complication,
     device,
+    document,
     dose_change,
     education,
     evaluation,
@@ -69,7 +70,8 @@ for _module in MAPPINGS.values():
     for _telling in _module.TELLS:
         _TELLING.setdefault(_telling.type, []).append((_telling, _module))
 EVENTS_TOLD_BY = tuple(_TELLING)
-"""The resource types that tell events."""
+"""The resource types that tell events; besides these, a document of any event does."""
+_TELLING["DocumentReference"] = [(document.TELLING, document)]
 
 
 def telling_of(resource: Json) -> tuple[Telling, Any] | None:

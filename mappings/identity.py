@@ -28,10 +28,10 @@ OWN = sid("")
 KINDS = {
     "Device": ("device",),
     "DeviceUseStatement": ("device-use",),
-    "Procedure": ("programming-session", "procedure", "education"),
+    "Procedure": ("programming-session", "procedure", "education", "charted-refill", "charted-dose-change"),
     "MedicationRequest": ("program", "oral-baclofen"),
     "MedicationAdministration": ("refill", "segment", "bolus", "screening-bolus"),
-    "Observation": ("interrogation", "alarm", "screening", "assessment", "score"),
+    "Observation": ("interrogation", "alarm", "screening", "assessment", "score", "charted-value"),
     "Flag": ("alarm-flag",),
     "Condition": ("indication", "complication"),
     "ClinicalImpression": ("evaluation",),
@@ -40,6 +40,7 @@ KINDS = {
     "MedicationStatement": ("medicine-tried",),
     "Task": ("follow-up",),
     "Appointment": ("follow-up",),
+    "DocumentReference": ("record",),
 }
 """The kinds of business identifier by which a resource of each type is one of ours."""
 _SYSTEMS = {type: frozenset(sid(kind) for kind in kinds) for type, kinds in KINDS.items()}

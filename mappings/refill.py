@@ -101,7 +101,8 @@ EFFECTIVE = Group(
 )
 
 
-def _words(event: Event) -> str:
+def words(event: Event) -> str:
+    """What went into the reservoir, in a sentence that cannot be read as a dose to the patient."""
     volume, strength = event["volume_instilled"]["value"], event["drug"]["concentration"]["value"]
     drug = f"baclofen {shown(strength)} mcg/mL ({shown(volume * strength / Decimal(1000))} mg)"
     return f"Pump reservoir filled with {shown(volume)} mL {drug}. NOT a patient dose."
@@ -168,6 +169,21 @@ def _lots_in(found: Json) -> Json:
 DETAIL = "itb-refill-detail"
 FILL = "contained[id=fill]"
 
+DETAIL_ROWS = (
+    Row("volume_expected", part(DETAIL, "volumeExpected", "valueQuantity"), ML),
+    Row("volume_removed", part(DETAIL, "volumeRemoved", "valueQuantity"), ML),
+    Row("volume_discarded", part(DETAIL, "volumeDiscarded", "valueQuantity"), ML),
+    Row("low_alarm_volume", part(DETAIL, "lowReservoirAlarmVolume", "valueQuantity"), ML),
+    Row("alarm_on", part(DETAIL, "alarmDate", "valueDate")),
+    Row("refill_by", part(DETAIL, "refillBy", "valueDate")),
+    Row("needle_passes", part(DETAIL, "needlePasses", "valuePositiveInt")),
+    Row("bridge.volume", part("itb-bridge", "volume", "valueQuantity"), ML),
+    Row("bridge.duration", part("itb-bridge", "duration", "valueDuration"), TIME_SPAN),
+    Row("bridge.ends_at", part("itb-bridge", "endsAt", "valueDateTime")),
+    Row("bridge.not_required", part("itb-bridge", "notRequired", "valueString")),
+)
+"""The volumes and dates of a refill (what was instilled aside), and its bridge."""
+
 REFILL = Mapping(
     Always("resourceType", "MedicationAdministration"),
     claim("itb-refill"),
@@ -180,22 +196,12 @@ REFILL = Mapping(
     Row("drug.lot", f"{FILL}.batch.lotNumber", required=True),
     Row("drug.expires_on", f"{FILL}.batch.expirationDate", required=True),
     VERSION,
-    Row("volume_expected", part(DETAIL, "volumeExpected", "valueQuantity"), ML),
-    Row("volume_removed", part(DETAIL, "volumeRemoved", "valueQuantity"), ML),
-    Row("volume_discarded", part(DETAIL, "volumeDiscarded", "valueQuantity"), ML),
+    *DETAIL_ROWS,
     Derived(
         part(DETAIL, "volumeInstilled", "valueQuantity"),
         lambda event: ML.to_fhir(event["volume_instilled"]),
         strict=True,
     ),
-    Row("low_alarm_volume", part(DETAIL, "lowReservoirAlarmVolume", "valueQuantity"), ML),
-    Row("alarm_on", part(DETAIL, "alarmDate", "valueDate")),
-    Row("refill_by", part(DETAIL, "refillBy", "valueDate")),
-    Row("needle_passes", part(DETAIL, "needlePasses", "valuePositiveInt")),
-    Row("bridge.volume", part("itb-bridge", "volume", "valueQuantity"), ML),
-    Row("bridge.duration", part("itb-bridge", "duration", "valueDuration"), TIME_SPAN),
-    Row("bridge.ends_at", part("itb-bridge", "endsAt", "valueDateTime")),
-    Row("bridge.not_required", part("itb-bridge", "notRequired", "valueString")),
     key("refill"),
     Group(("status", "stopped_because"), ("status", "statusReason"), Codec(_status_out, _status_in)),
     Group(("drug.other_lots",), ("contained", "supportingInformation"), Codec(_lots_out, _lots_in)),
@@ -205,7 +211,7 @@ REFILL = Mapping(
     Group(("performer", "verifier"), ("performer",), PERFORMERS),
     Row("note", "note[0].text"),
     Row("pump", "device[0]", PUMP, required=True),
-    Derived("dosage.text", _words),
+    Derived("dosage.text", words),
     Always("dosage.route", local("pump-reservoir")),
     Always("dosage.method", local("reservoir-fill")),
     Row("volume_instilled", "dosage.dose", ML, required=True),

@@ -17,6 +17,8 @@ from mappings.identity import SOURCE
 
 from . import cli_deliveries, conversion, parallel
 from .administration import COMMANDS as ADMINISTRATION
+from .cli_servers import COMMANDS as SERVERS
+from .cli_servers import introduce
 from .fake_ehr.personality import NAMES as FAKE_EHRS
 from .intake import Loaded, load_line, take
 from .opening import TENANT, now, opened, settings
@@ -285,12 +287,14 @@ def endpoints_add(
         options["headers"] = dict(_header(text) for text in header)
     if refused := NewEndpoint().validate({"name": name, "url": url, "options": options}):
         raise click.UsageError("; ".join(f"{i.path}: {i.message}" for i in issues_of(refused)))
-    with opened().write() as c:
+    store = opened()
+    with store.write() as c:
         if store_endpoints.find(c, TENANT, name) is not None:
             raise click.ClickException(f"there is an endpoint {name} already")
         made = store_endpoints.add(c, TENANT, name, url, options, now=now())
         pending = deliveries.catch_up(c, made, now=now(), from_the_start=True) if backfill else 0
     click.echo(f"{made.name}\t{made.url}\t{pending} events to deliver")
+    introduce(store, made)
 
 
 def _header(text: str) -> tuple[str, str]:
@@ -447,19 +451,7 @@ def _named(text: str) -> tuple[str, str]:
     return system, value
 
 
-@main.command()
-def doctor() -> None:
-    """Check settings, database, keys and each EHR; say what is wrong and what to do."""
-    from .doctor import checks
-
-    failed = False
-    for check in checks(settings(), now):
-        click.echo(f"{'ok  ' if check.ok else 'FAIL'}  {check.what}: {check.found}")
-        failed = failed or not check.ok
-    sys.exit(1 if failed else 0)
-
-
-for command in ADMINISTRATION:
+for command in (*ADMINISTRATION, *SERVERS):
     main.add_command(command)
 
 

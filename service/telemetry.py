@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
 
 import structlog
@@ -33,12 +33,20 @@ def make_log(level: str = "info") -> Log:
         _StandardError(),
         wrapper_class=structlog.make_filtering_bound_logger(names.get(level.upper(), logging.INFO)),
         processors=[
+            _located,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(),
         ],
     )
     return made
+
+
+def _located(_logger: Any, _method: str, said: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Of an exception (`log.exception`, `exc_info=`) its class and place; never its message or variables."""
+    found = said.pop("exc_info", None)
+    error = sys.exc_info()[1] if found is True else found[1] if isinstance(found, tuple) else found
+    return {**said, **where(error)} if isinstance(error, BaseException) else said
 
 
 def where(error: BaseException) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 import golden
-from mappings import load_event
+from mappings import chart, load_event
 from mappings.codes import ITB
 from mappings.exact_json import dumps, loads
 from mappings.r4_table import CHECKED, PATTERNS, table
@@ -81,6 +81,9 @@ def _of_bundle(kind: str, name: str, bundle: Json) -> Iterator[Case]:
 def _golden() -> Iterator[Case]:
     for path in golden.GOLDEN:
         yield from list(_of_bundle("golden", golden.case(path), golden.bundle(path)))[1:]
+    for path in golden.CHARTED:
+        for number, resource in enumerate(chart.encode(golden.events(path)[-1])):
+            yield Case("golden", f"{golden.case(path)} chart {number}", resource)
 
 
 def _storylines() -> Iterator[Case]:

@@ -133,15 +133,13 @@ TABLES = {
 def guide_pages() -> dict[str, str]:
     """The pages of the implementation guide, with an example of each profile out of the golden files."""
     examples: dict[str, str] = {}
-    for path in golden.GOLDEN:
-        for entry in golden.bundle(path)["entry"]:
-            resource = entry["resource"]
-            (claimed,) = resource["meta"]["profile"]
-            examples.setdefault(claimed.rsplit("/", 1)[1], golden.pretty(resource))
-            for inside in resource.get("contained", ()):
-                name = {"fill": "itb-fill", "lot-2": "itb-fill-lot"}.get(inside["id"])
-                if name:
-                    examples.setdefault(name, golden.pretty(inside))
+    for resource in golden.resources():
+        (claimed,) = resource["meta"]["profile"]
+        examples.setdefault(claimed.rsplit("/", 1)[1], golden.pretty(resource))
+        for inside in resource.get("contained", ()):
+            name = {"fill": "itb-fill", "lot-2": "itb-fill-lot"}.get(inside["id"])
+            if name:
+                examples.setdefault(name, golden.pretty(inside))
     return pages(guide.definitions(), examples)
 
 

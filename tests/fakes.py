@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import requests
 from requests.adapters import BaseAdapter
+from urllib3 import HTTPResponse
 
 from mappings.exact_json import dumps, loads
 from service.fake_ehr import personality, wire
@@ -108,7 +109,8 @@ class InProcess(BaseAdapter):
         answer.status_code, answer.reason = made.status, responses.get(made.status, "")
         answer.request, answer.url = request, request.url
         answer.headers.update({"Content-Type": "application/fhir+json", **made.headers})
-        answer.raw = BytesIO(dumps(made.body) if made.body is not None else b"")
+        content = BytesIO(dumps(made.body) if made.body is not None else b"")
+        answer.raw = HTTPResponse(content, preload_content=False)
         return answer
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
 """Golden pairs: `make golden` writes the missing ones, `FORCE=1` all of them (then read the diff).
 
 `fixtures/golden/<type>/<case>.event.json` is one event, or a list whose last one is converted after the
-others; beside it stand its transaction Bundle and its HL7 v2 message. `fixtures/refused/`
-pairs an input with its issues.
+others; beside it stand its transaction Bundle, its HL7 v2 message and for some the resources of its chart.
+`fixtures/refused/` pairs an input with its issues.
 """
 
 from __future__ import annotations
@@ -10,15 +10,20 @@ from __future__ import annotations
 import json
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mappings import Issue, MappingError, hl7v2, load_event, read_fhir
+from mappings import Issue, MappingError, chart, hl7v2, load_event, read_fhir
 from mappings.exact_json import dumps, loads
 from mappings.stream import Converter
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 GOLDEN = sorted(FIXTURES.glob("golden/*/*.event.json"))
+CHARTED = [
+    FIXTURES / "golden" / case
+    for case in ("refill/everything.event.json", "dose-change/flex-with-bridge.event.json")
+]
 REFUSED = [p for p in sorted(FIXTURES.glob("refused/*/*.json")) if not p.name.endswith(".problem.json")]
 
 
@@ -40,6 +45,15 @@ def bundle(path: Path) -> dict[str, Any]:
     """The Bundle of the case's last event, after those before it."""
     converter = Converter()
     return [converter.to_fhir(event) for event in events(path)][-1]
+
+
+def resources() -> Iterator[dict[str, Any]]:
+    """Every golden resource: those of the Bundles, then those of the charts."""
+    for path in GOLDEN:
+        for entry in bundle(path)["entry"]:
+            yield entry["resource"]
+    for path in CHARTED:
+        yield from chart.encode(events(path)[-1])
 
 
 def problem(path: Path) -> list[dict[str, str]]:
@@ -96,6 +110,7 @@ def _indent(value: Any, pad: str) -> str:
 
 def main(force: bool) -> None:
     pairs = [(sibling(p, ".fhir.json"), lambda p=p: bundle(p)) for p in GOLDEN]
+    pairs += [(sibling(p, ".chart.json"), lambda p=p: chart.encode(events(p)[-1])) for p in CHARTED]
     pairs += [(sibling(p, ".problem.json"), lambda p=p: problem(p)) for p in REFUSED]
     for p in HL7:
         read = hl7v2.read(message(p), sender())

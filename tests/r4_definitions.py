@@ -22,6 +22,7 @@ TYPES = (
     "Condition",
     "Device",
     "DeviceUseStatement",
+    "DocumentReference",
     "Flag",
     "Goal",
     "Medication",

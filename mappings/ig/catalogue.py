@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from mappings import (
     alarm,
     assessment,
+    chart,
     complication,
     device,
+    document,
     dose_change,
     education,
     evaluation,
@@ -352,6 +354,51 @@ PROFILES = (
         "A visit for a refill, a dose change or a check of the pump.",
         (follow_up.VISIT,),
         (says("participant.actor", "patient", PATIENT),),
+    ),
+    Profile(
+        "itb-record",
+        "DocumentReference",
+        "Record as a document",
+        "Any event, for a server that takes no more than documents: a text for people, and the canonical "
+        "event, digit for digit.",
+        (document.RECORD,),
+        tuple(
+            says(f"content.{path}", required=path == "attachment")
+            for path in (
+                "attachment",
+                "attachment.contentType",
+                "attachment.data",
+                "attachment.hash",
+                "format",
+            )
+        ),
+    ),
+    Profile(
+        "itb-charted-refill",
+        "Procedure",
+        "Refill, charted",
+        "A refill for a server that refuses medication administrations.",
+        (chart.REFILL,),
+    ),
+    Profile(
+        "itb-charted-dose-change",
+        "Procedure",
+        "Dose change, charted",
+        "A dose change for a server that refuses programs as orders and infusions as administrations.",
+        (chart.CHANGE,),
+    ),
+    Profile(
+        "itb-charted-value",
+        "Observation",
+        "Volume, dose or date, charted",
+        "One value of a charted refill or dose change.",
+        (chart.OBSERVED,),
+        (
+            own(chart.KIND),
+            says("code", required=True),
+            says("partOf"),
+            *(says(f"value{type}") for type in ("Quantity", "String", "DateTime", "CodeableConcept")),
+        ),
     ),
     Profile(
         "itb-provenance",

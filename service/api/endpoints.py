@@ -18,6 +18,7 @@ from service.store.endpoints import Endpoint
 from service.store.times import stamp
 from service.sync import capability, survey
 from service.sync.capability import Matrix
+from service.sync.scorecard import scorecard
 from service.web import Blueprint, answer, caller, services
 
 from . import described
@@ -158,6 +159,20 @@ def get_endpoint(name: str) -> Response:
     with services().store.read() as c:
         found = _named(c, name)
     return answer(_one(found))
+
+
+@blueprint.route("/<name>/scorecard", methods=["GET"])
+@blueprint.doc(responses=described.answers(404, 409, ok="Scorecard"))
+def get_scorecard(name: str) -> Response:
+    """What its server can take, which form each type of event gets there, and what would be lost."""
+    with services().store.read() as c:
+        found = endpoints.find(c, caller().tenant_id, name)
+    if found is None:
+        raise Refused(404, "no endpoint has this name")
+    matrix = survey.known(services().store, found)
+    if matrix is None:
+        raise Refused(409, "its CapabilityStatement was not read yet", rule="not-read", path="name")
+    return answer({"endpoint": name, "url": found.url, **scorecard(matrix)})
 
 
 @blueprint.route("/<name>/pause", methods=["POST"])

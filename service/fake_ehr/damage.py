@@ -44,18 +44,19 @@ def answer(
     if fault is None:
         return apply(state, request, now)
     if not KINDS[fault.kind].applies:
-        return _status(fault, now)
+        return status_of(fault, now)
     if fault.kind in BEFORE:
         return BEFORE[fault.kind](state, request, now, fault)
     made = apply(state, request, now)
     if fault.kind == "status-after":
-        return _status(fault, now)
+        return status_of(fault, now)
     if fault.kind == "other" and former is not None:
         return former
     return AFTER[fault.kind](made) if fault.kind in AFTER else made
 
 
-def _status(fault: Fault, now: datetime) -> Response:
+def status_of(fault: Fault, now: datetime) -> Response:
+    """The answer of a fault that is a status."""
     status = int(fault.parameters.get("status", 503))
     after = fault.parameters.get("retry_after")
     headers: Mapping[str, str] = {}

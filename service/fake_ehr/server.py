@@ -71,10 +71,16 @@ class FakeEhr:
             fault = draw(self.plan, call)
             if fault is not None:
                 self.faults[named(fault)] += 1
-            made = answer(self.state, request, self.now(), fault, self._former)
-            if made.status == 200:
-                self._former = made
-            return made, fault
+            former = self._former
+        made = self.answer(request, fault, former)
+        if made.status == 200:
+            self._former = made
+        return made, fault
+
+    def answer(self, request: Request, fault: Fault | None, former: Response | None) -> Response:
+        """The answer of the server's core; one request at a time."""
+        with self._lock:
+            return answer(self.state, request, self.now(), fault, former)
 
     def register(self, system: str, value: str) -> None:
         """A patient whom the hospital knows already."""

@@ -98,6 +98,10 @@ class State:
             if found is not None and found.resource is not None:
                 yield found.resource
 
+    def count(self, type: str) -> int:
+        """How many resources of a type there have been."""
+        return len(self._of_type.get(type, ()))
+
     def matching(self, type: str, condition: str) -> list[Key]:
         """The keys of what a condition (`identifier=system|value`) finds."""
         pairs = [(name, value) for name, value in parse_qsl(condition.lstrip("?"), keep_blank_values=True)]

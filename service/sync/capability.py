@@ -15,7 +15,7 @@ from mappings.identity import KINDS
 
 Json = Any
 FHIR_VERSION = "4.0.1"
-WRITTEN = (*KINDS, "DocumentReference", "Provenance")
+WRITTEN = (*KINDS, "Provenance")
 """The resource types that we write, to one server or another."""
 READ = (*WRITTEN, "Patient")
 NEEDED = ("create", "update")

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -28,6 +28,7 @@ from typing import Any, Protocol
 from urllib.parse import urlencode, urljoin, urlsplit
 
 import requests
+from urllib3.exceptions import HTTPError
 
 from mappings import MappingError
 from mappings.exact_json import dumps, loads
@@ -39,6 +40,8 @@ FHIR_JSON = "application/fhir+json"
 DEADLINE_S = 30.0
 MOST_BYTES = 50_000_000
 CHUNK = 65_536
+READS = 4
+"""How often a reading request is sent in a row for an answer that can be used."""
 
 
 class EhrError(Exception):
@@ -152,28 +155,37 @@ class HttpEhr:
         self._session.headers.update({"Accept": FHIR_JSON, **(headers or {})})
 
     def metadata(self) -> Json:
-        return self._call("GET", f"{self.url}/metadata")
+        return self._get(f"{self.url}/metadata")
 
     def read(self, type: str, id: str) -> Json:
-        return self._call("GET", f"{self.url}/{type}/{id}", headers={"Cache-Control": "no-cache"})
+        def check(found: Json) -> None:
+            if (found["resourceType"], found.get("id")) != (type, id):
+                raise Ambiguous("the answer is about another resource", 200)
+
+        return self._get(f"{self.url}/{type}/{id}", check)
 
     def search(self, type: str, params: Mapping[str, str]) -> Iterator[Page]:
+        def check(found: Json) -> None:
+            if any(one["resourceType"] != type for one in _matches(_bundle(found, "searchset"))):
+                raise Ambiguous("the answer is to another search", 200)
+
         url: str | None = f"{self.url}/{type}?{urlencode(params, safe='|:,')}"
         while url is not None:
-            bundle = self._call("GET", url, headers={"Cache-Control": "no-cache"})
-            entries = bundle.get("entry", [])
-            kept = [e["resource"] for e in entries if e.get("search", {}).get("mode", "match") == "match"]
-            yield Page(kept, bundle.get("meta", {}).get("lastUpdated"))
+            bundle = self._get(url, check)
+            yield Page(_matches(bundle), bundle.get("meta", {}).get("lastUpdated"))
             links = bundle.get("link", [])
             url = self._same_origin(next((li["url"] for li in links if li.get("relation") == "next"), None))
 
     def transaction(self, bundle: Json) -> list[Json]:
         answer = self._call("POST", self.url, bundle, {"Prefer": "return=representation"})
-        return [self._stored(entry) for entry in answer.get("entry", [])]
+        return [self._stored(entry) for entry in _bundle(answer, "transaction-response").get("entry", [])]
 
     def create(self, resource: Json, if_none_exist: str) -> Json:
         headers = {"If-None-Exist": if_none_exist, "Prefer": "return=representation"}
-        return self._call("POST", f"{self.url}/{resource['resourceType']}", resource, headers)
+        made = self._call("POST", f"{self.url}/{resource['resourceType']}", resource, headers)
+        if made["resourceType"] != resource["resourceType"]:
+            raise Ambiguous("the answer is about another resource", 200)
+        return made
 
     def _stored(self, entry: Json) -> Json:
         """The resource of a transaction's answer; read by its location where the server gave none."""
@@ -193,14 +205,37 @@ class HttpEhr:
             raise Refused("the next link of a search leads to another server")
         return absolute
 
+    def _get(self, url: str, check: Callable[[Json], None] | None = None) -> Json:
+        """Reading does nothing, so an answer that cannot be used (or that `check` refuses) is asked for again
+        at once, within the deadline.
+
+        What a delivery must read back takes many answers: if any of them failed it, few would be resolved.
+        """
+        end = time.monotonic() + self._deadline_s
+        for left in range(READS - 1, -1, -1):
+            try:
+                found = self._call("GET", url, headers={"Cache-Control": "no-cache"}, end=end)
+                if check is not None:
+                    check(found)
+                return found
+            except Ambiguous:
+                if not left or time.monotonic() > end:
+                    raise
+        raise AssertionError("not reached")
+
     def _call(
-        self, method: str, url: str, body: Json = None, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        url: str,
+        body: Json = None,
+        headers: Mapping[str, str] | None = None,
+        end: float | None = None,
     ) -> Json:
         sent = {"X-Request-ID": str(uuid.uuid4()), **(headers or {})}
         data = None
         if body is not None:
             data, sent["Content-Type"] = dumps(body), FHIR_JSON
-        end = time.monotonic() + self._deadline_s
+        end = end or time.monotonic() + self._deadline_s
         try:
             with self._session.request(
                 method,
@@ -219,12 +254,13 @@ class HttpEhr:
             # A connection that could not be made sent nothing; one that broke later may have.
             refused = "NewConnectionError" in repr(error) or "NameResolution" in repr(error)
             raise (Unreachable if refused else Ambiguous)(type(error).__name__) from None
-        except requests.RequestException as error:
+        except (requests.RequestException, HTTPError) as error:
             raise Ambiguous(type(error).__name__) from None
 
     def _content(self, answer: requests.Response, end: float) -> bytes:
         found = bytearray()
-        for chunk in answer.iter_content(CHUNK):
+        # What has come, as it comes: reading a whole chunk would wait for it as long as drops keep coming.
+        while chunk := answer.raw.read1(CHUNK, decode_content=True):
             found += chunk
             if len(found) > MOST_BYTES:
                 raise Ambiguous(f"the answer is longer than {MOST_BYTES} bytes", answer.status_code)
@@ -244,6 +280,19 @@ class HttpEhr:
         if not isinstance(found, dict) or "resourceType" not in found:
             raise Ambiguous("the answer is not a FHIR resource", status)
         return found
+
+
+def _bundle(answer: Json, type: str) -> Json:
+    """The Bundle of that type; Ambiguous where the answer is something else."""
+    if answer["resourceType"] != "Bundle" or answer.get("type") != type:
+        raise Ambiguous(f"the answer is not a {type}", 200)
+    return answer
+
+
+def _matches(bundle: Json) -> list[Json]:
+    """The resources that a search found, without those that only come with them."""
+    entries = bundle.get("entry", [])
+    return [e["resource"] for e in entries if e.get("search", {}).get("mode", "match") == "match"]
 
 
 def reasons(content: bytes) -> str:

@@ -13,14 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
-import structlog
-
 from service.chain import Damaged
 from service.store import audit, deliveries, lanes, leases, links
 from service.store.deliveries import Delivery, Outcome
 from service.store.engine import Store
 from service.store.lanes import Lease
 from service.store.times import stamp
+from service.telemetry import make_log
 
 from .ehr import EhrError
 from .push import Route, deliver
@@ -31,7 +30,7 @@ from .send import Sent
 LEASE = timedelta(seconds=10)
 """How long the lanes of a worker that cannot be seen to be gone wait for it."""
 PER_LANE = 20
-log = structlog.get_logger("itb.sync")
+log = make_log()
 
 
 class Keeper:
@@ -94,7 +93,7 @@ def step(route: Route, keeper: Keeper, owner: str, *, most_lanes: int | None = N
         if not taken:
             return None
         sent = _delivered(route, found)
-        return record(route, taken, owner, sent, random.random)
+        return _record(route, taken, owner, sent, random.random)
 
 
 def _delivered(route: Route, found: Sequence[Delivery]) -> list[Sent]:
@@ -107,7 +106,7 @@ def _delivered(route: Route, found: Sequence[Delivery]) -> list[Sent]:
         return [Sent(found[0], error=error)]
 
 
-def record(
+def _record(
     route: Route, taken: Sequence[Lease], owner: str, sent: Sequence[Sent], chance: Callable[[], float]
 ) -> Counter[str]:
     """Commit what the deliveries came to, of the lanes that are still ours; how many of each status."""

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-import structlog
-
 from service.store import endpoints, lanes, leases
 from service.store.endpoints import Endpoint
 from service.store.engine import Store
+from service.telemetry import make_log
 
 from . import survey
 from .ehr import EhrError, HttpEhr
@@ -29,7 +28,7 @@ IDLE_S = 0.5
 SURVEY_S = 60.0
 """How often to look whether a server must be asked again what it can do (or did not answer)."""
 _STEPS = itertools.count()
-log = structlog.get_logger("itb.sync")
+log = make_log()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import pytest
 import requests
 
 import golden
-from mappings import from_fhir, identity, load_event
+from mappings import chart, from_fhir, identity, load_event
 from mappings.exact_json import dumps, loads
 from mappings.stream import Converter
 
@@ -51,6 +51,12 @@ def test_hapi_finds_no_error_in_a_golden_resource(
 ) -> None:
     for entry in golden.bundle(path)["entry"]:
         assert hapi_validate(entry["resource"]) == []
+
+
+@pytest.mark.parametrize("path", golden.GOLDEN, ids=golden.case)
+def test_hapi_finds_no_error_in_a_chart(path: Path, hapi_validate: Callable[[Any], list[Any]]) -> None:
+    for resource in chart.encode(golden.events(path)[-1]):
+        assert hapi_validate(resource) == []
 
 
 @pytest.mark.parametrize("path", STORYLINES, ids=lambda p: p.stem)

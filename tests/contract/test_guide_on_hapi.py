@@ -25,12 +25,11 @@ Validate = Callable[[Any], list[Any]]
 def examples() -> dict[str, Any]:
     """The fullest golden resource of each profile that is claimed."""
     found: dict[str, Any] = {}
-    for path in golden.GOLDEN:
-        for entry in golden.bundle(path)["entry"]:
-            (claimed,) = entry["resource"]["meta"]["profile"]
-            name = claimed.rsplit("/", 1)[1]
-            if len(dumps(entry["resource"])) > len(dumps(found.get(name, ""))):
-                found[name] = entry["resource"]
+    for resource in golden.resources():
+        (claimed,) = resource["meta"]["profile"]
+        name = claimed.rsplit("/", 1)[1]
+        if len(dumps(resource)) > len(dumps(found.get(name, ""))):
+            found[name] = resource
     return found
 
 

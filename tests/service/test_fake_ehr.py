@@ -317,13 +317,12 @@ def test_an_answer_that_cannot_be_trusted_is_ambiguous(fault: str) -> None:
 @pytest.mark.parametrize("status", faults.STATUSES)
 @pytest.mark.parametrize("outcome", ["true", "false"])
 def test_every_status_comes_with_and_without_an_operation_outcome(status: int, outcome: str) -> None:
-    with misbehaving(f"status={status},outcome={outcome},retry_after=7@#1/read") as (ehr, _):
+    with misbehaving(f"status={status},outcome={outcome},retry_after=7@100%/read") as (ehr, _):
         with pytest.raises(EhrError) as failed:
             ehr.read("Patient", "1001")
         assert failed.value.status == status
         assert failed.value.retry_after_s == 7
         assert ("error" in str(failed.value)) is (outcome == "true")
-        assert ehr.read("Patient", "1001")["id"] == "1001"
 
 
 def test_retry_after_may_be_a_date() -> None:
@@ -353,7 +352,7 @@ def test_the_answer_to_another_request_is_given() -> None:
     with misbehaving("other@#2/read") as (ehr, fake):
         fake.register(MRN, "2")
         ehr.read("Patient", "1001")
-        assert ehr.read("Patient", "1002")["id"] == "1001"
+        assert requests.get(f"{ehr.url}/Patient/1002", timeout=5).json()["id"] == "1001"
 
 
 def test_a_torn_transaction_leaves_half() -> None:

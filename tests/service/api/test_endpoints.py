@@ -9,11 +9,14 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import select
 
+from fakes import MemoryEhr
 from mappings import exact_json, load_event
 from samples import DOSE_CHANGE, REFILL
 from service.store import deliveries, events, tables
 from service.store import endpoints as stored_endpoints
 from service.store.deliveries import Outcome
+from service.store.engine import Store
+from service.sync import survey
 
 Json = Any
 ENDPOINTS = "/api/v1/endpoints"
@@ -53,6 +56,27 @@ def test_an_endpoint_is_added_listed_and_read(client: FlaskClient) -> None:
     assert client.get(f"{ENDPOINTS}/hapi").json == made.json
     assert "s3cret" not in client.get(ENDPOINTS).text
     assert client.get(f"{ENDPOINTS}/other").status_code == 404
+
+
+def test_the_scorecard_is_there_once_the_server_was_asked(
+    client: FlaskClient, store: Store, clock: Any
+) -> None:
+    add(client)
+    assert client.get(f"{ENDPOINTS}/hapi/scorecard").status_code == 409
+    assert client.get(f"{ENDPOINTS}/other/scorecard").status_code == 404
+    with store.read() as c:
+        endpoint = stored_endpoints.find(c, 1, "hapi")
+    assert endpoint is not None
+    survey.refresh(store, MemoryEhr(), endpoint, clock)
+    card = client.get(f"{ENDPOINTS}/hapi/scorecard").json
+    assert {event["rung"] for event in card["events"]} == {"transaction"}
+    assert client.get(f"{ENDPOINTS}/hapi").json["server"] == {
+        "software": card["software"],
+        "fhir_version": "4.0.1",
+        "transactions": True,
+        "problems": [],
+        "by_option": [],
+    }
 
 
 def test_a_new_endpoint_gets_what_was_before_when_it_is_asked_for(client: FlaskClient) -> None:

@@ -1,0 +1,135 @@
+"""`itb doctor`: what is there, what is wrong, and what each server can take."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from mappings.exact_json import dumps
+
+from .opening import TENANT, now, opened, settings
+
+Json = Any
+JUDGED = 100
+"""Events of each type of the ledger that a server is judged by, beside the made-up ones."""
+
+
+@click.command()
+@click.argument("endpoint", required=False)
+@click.option("--json", "as_json", is_flag=True, help="the card as JSON")
+def doctor(endpoint: str | None, as_json: bool) -> None:
+    """Check settings, database, keys and each EHR; say what is wrong and what to do.
+
+    With ENDPOINT: ask its server what it can take, and show which form each type of event gets there, what is
+    left out and what would be lost (docs/servers.md). The exit status is 1 when something is.
+    """
+    if endpoint is not None:
+        card = _card(endpoint)
+        click.echo(dumps(card).decode() if as_json else "\n".join(card_lines(card)))
+        from .sync.scorecard import is_good
+
+        sys.exit(0 if card["error"] is None and is_good(card) else 1)
+    if as_json:
+        raise click.UsageError("--json needs an ENDPOINT")
+    from .doctor import checks
+
+    failed = False
+    for check in checks(settings(), now):
+        click.echo(f"{'ok  ' if check.ok else 'FAIL'}  {check.what}: {check.found}")
+        failed = failed or not check.ok
+    sys.exit(1 if failed else 0)
+
+
+def named(store: Any, name: str) -> Any:
+    """The endpoint of that name, or an error that says there is none."""
+    from .store import endpoints
+
+    with store.read() as c:
+        found = endpoints.find(c, TENANT, name)
+    if found is None:
+        raise click.ClickException(f"there is no endpoint {name}")
+    return found
+
+
+def _card(name: str) -> Json:
+    """The card of an endpoint, its server asked now; from what is known where it does not answer."""
+    store = opened()
+    return _asked(store, named(store, name))
+
+
+def _asked(store: Any, endpoint: Any) -> Json:
+    from mappings import EVENT_TYPES
+
+    from .store import events
+    from .sync import survey
+    from .sync.ehr import EhrError
+    from .sync.scorecard import scorecard
+    from .sync.worker import connect
+
+    error = None
+    try:
+        matrix = survey.refresh(store, connect(endpoint), endpoint, now)
+    except EhrError as failure:
+        error = f"{type(failure).__name__}: its /metadata could not be read"
+        known = survey.known(store, endpoint)
+        if known is None:
+            return {
+                "endpoint": endpoint.name,
+                "url": endpoint.url,
+                "error": error,
+                "events": [],
+                "problems": [],
+            }
+        matrix = known
+    with store.read() as c:
+        held = {t: [s.event for s in events.search(c, TENANT, limit=JUDGED, type=t)] for t in EVENT_TYPES}
+    return {"endpoint": endpoint.name, "url": endpoint.url, "error": error, **scorecard(matrix, held)}
+
+
+def introduce(store: Any, endpoint: Any) -> None:
+    """What a server that was just added can take; that it did not answer is no failure yet."""
+    click.echo("\n".join(card_lines(_asked(store, endpoint))), err=True)
+
+
+def card_lines(card: Json) -> list[str]:
+    """The card for people."""
+    if "software" not in card:
+        return [
+            f"{card['endpoint']}\t{card['url']}",
+            f"FAIL  {card['error']}; it is asked again when it is used",
+        ]
+    lines = [f"{card['endpoint']}\t{card['url']}\t{card['software']}, FHIR {card['fhir_version']}"]
+    if card["error"]:
+        lines.append(f"FAIL  {card['error']}; below is what it said before")
+    lines += [f"FAIL  {problem}" for problem in card["problems"]]
+    lines += [f"note  by its options: {text}" for text in card["by_option"]]
+    offered = [name for name, there in card["system"].items() if there] or ["none"]
+    lines += [f"      system: {', '.join(offered)}", "", "resource types"]
+    lines += [_type_line(one) for one in card["types"]]
+    lines += ["", "events"]
+    for one in card["events"]:
+        lines += _event_lines(one)
+    return lines
+
+
+def _type_line(one: Json) -> str:
+    says = "written" if one["written"] else f"not written: {one['why']}"
+    found = f"; found by {one['found_by']}" if one["found_by"] else ""
+    return f"  {one['type']:<26}{says}{found}"
+
+
+def _event_lines(one: Json) -> list[str]:
+    form = ", ".join(one["sends"]) or "nothing"
+    lines = [f"  {one['type']:<16}{one['rung']:<13}{form}"]
+    if one["left_out"]:
+        lines.append(f"{'':<18}left out: {', '.join(one['left_out'])}")
+    if one["lost"]:
+        lines.append(f"{'':<18}LOST: {', '.join(one['lost'])}")
+    if one["rung"] in ("chart", "none"):
+        lines += [f"{'':<18}because {text}" for text in one["why"]]
+    return lines
+
+
+COMMANDS = (doctor,)

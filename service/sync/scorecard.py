@@ -1,0 +1,88 @@
+"""What a server can take, what we would send it, and what would be lost: `itb doctor ENDPOINT`. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from mappings import EVENT_TYPES, load_event
+from mappings.event import Event
+from mappings.exact_json import loads
+
+from . import capability, ladder
+from .capability import READ, WRITTEN, Matrix
+from .ladder import NONE, RUNGS
+
+Json = Any
+SAMPLES = Path(__file__).with_name("samples.ndjson")
+"""One event of each type, as full as can be: what a server is judged by before it was sent anything."""
+
+
+@lru_cache(1)
+def samples() -> tuple[Event, ...]:
+    """The made-up events that stand for those to come."""
+    return tuple(load_event(loads(line)) for line in SAMPLES.read_bytes().splitlines())
+
+
+def scorecard(matrix: Matrix, held: Mapping[str, Iterable[Event]] | None = None) -> Json:
+    """The card of a server; `held` are events of the ledger by type, judged beside the made-up ones."""
+    return {
+        "software": matrix.software,
+        "fhir_version": matrix.fhir_version,
+        "problems": capability.problems(matrix),
+        "by_option": list(matrix.by_option),
+        "system": {
+            "transaction": matrix.transactions,
+            "batch": "batch" in matrix.interactions,
+            "history": "history-system" in matrix.interactions,
+            "export": "export" in matrix.operations,
+        },
+        "types": [_type(matrix, type) for type in READ],
+        "events": [_event(matrix, type, held or {}) for type in EVENT_TYPES],
+        "not_yet": {rung: RUNGS[rung] for rung in RUNGS if rung in ladder.NOT_YET},
+    }
+
+
+def _type(matrix: Matrix, type: str) -> Json:
+    support = matrix.of(type)
+    why = capability.cannot_write(matrix, type) if type in WRITTEN else "patients are the EHR's own"
+    return {
+        "type": type,
+        "written": not why,
+        "why": why,
+        "interactions": sorted(support.interactions),
+        "found_by": capability.finding(matrix, type),
+        "last_updated": "_lastUpdated" in support.search_params,
+        "conditional_create": support.conditional_create,
+        "conditional_update": support.conditional_update,
+        "client_ids": support.client_ids,
+        "versioning": support.versioning,
+    }
+
+
+def _event(matrix: Matrix, type: str, held: Mapping[str, Iterable[Event]]) -> Json:
+    """The lowest rung that events of a type get, and all that any of them loses."""
+    own = [event for event in samples() if event["type"] == type]
+    plans = [ladder.choose(matrix, event) for event in (*own, *held.get(type, ()))]
+    order = (*RUNGS, NONE)
+    lowest = max(plans, key=lambda plan: order.index(plan.rung))
+    return {
+        "type": type,
+        "rung": lowest.rung,
+        "sends": sorted({name for plan in plans for name in plan.types}),
+        "left_out": _all(plan.left_out for plan in plans),
+        "lost": _all(plan.lost for plan in plans),
+        "why": list(lowest.why),
+        "judged": len(plans),
+    }
+
+
+def _all(lists: Iterable[Iterable[str]]) -> list[str]:
+    return list(dict.fromkeys(word for words in lists for word in words))
+
+
+def is_good(card: Json) -> bool:
+    """Whether every event type gets there in some form that loses nothing of it."""
+    return not card["problems"] and not any(e["rung"] == NONE or e["lost"] for e in card["events"])

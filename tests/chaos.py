@@ -1,0 +1,342 @@
+"""Chaos: a clinic's events through the service into a misbehaving EHR, its processes killed all the time.
+
+Run as a program for `make chaos`: ten seeds, `SEEDS=n` for another number, on SQLite and on PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import requests
+
+import crash_points
+from chaos_fork import clock
+from history import Breach, History, Sent, Write, check
+from mappings.exact_json import dumps, loads
+from service.fake_ehr.faults import plan_of
+from service.fake_ehr.personality import load
+from service.fake_ehr.server import FakeEhr, Server
+from service.server import free_port
+from service.store import deliveries, endpoints, events
+from service.store.engine import Store, migrate
+from service.store.tables import audit
+from service.synthetic import clinic
+
+ROOT = Path(__file__).resolve().parent.parent
+ENDPOINT = "ward"
+STUCK_S = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How much of what; `speed`: how many times as fast as ours the clock of the site goes."""
+
+    events: int = 10_000
+    pumps: int = 200
+    kills: int = 1_000
+    faults: str = "20%"
+    seed: int = 1
+    workers: int = 3
+    senders: int = 2
+    speed: float = 2.5
+    bug: str | None = None
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a run left, and its figures."""
+
+    breaches: list[Breach]
+    seconds: float
+    kills: int
+    fired: Counter[str]
+    faults: Counter[str] = field(default_factory=Counter)
+    quiet_after_s: float = 0.0
+
+
+class Target(Protocol):
+    """The EHR of a run."""
+
+    url: str
+
+    def register(self, patients: Sequence[Any]) -> None:
+        """The hospital knows these patients."""
+
+    def applied(self) -> int:
+        """How many events it holds: each has one Provenance."""
+
+    def disturb(self, progress: float) -> None:
+        """Called often, with how much of the run is done."""
+
+    def calm(self) -> None:
+        """From now on nothing goes wrong any more."""
+
+    def writes(self) -> list[Write]:
+        """Every version it was given, in the order of application."""
+
+    def faults(self) -> Counter[str]:
+        """What went wrong how often."""
+
+    def stop(self) -> None:
+        """End it."""
+
+
+class FakeTarget:
+    """The fake EHR, in a thread of this process."""
+
+    def __init__(self, faults: str, seed: int) -> None:
+        self.fake = FakeEhr(load("hapi"), plan_of(faults, seed))
+        self._server = Server(self.fake)
+        self.url = self._server.url
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def register(self, patients: Sequence[Any]) -> None:
+        for one in patients:
+            self.fake.register(one["system"], one["value"])
+
+    def applied(self) -> int:
+        return self.fake.state.count("Provenance")
+
+    def disturb(self, progress: float) -> None:
+        """Its plan does that."""
+
+    def calm(self) -> None:
+        self.fake.replan(plan_of(""))
+
+    def writes(self) -> list[Write]:
+        return [
+            Write(v.key[0], v.key[1], v.number, position, v.resource)
+            for position, v in enumerate(self.fake.state.log)
+        ]
+
+    def faults(self) -> Counter[str]:
+        return self.fake.faults
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class Processes:
+    """The children of `chaos_fork`: started, killed, and started again."""
+
+    def __init__(self, orders: Sequence[dict[str, Any]], rng: random.Random, armed: bool) -> None:
+        self._rng, self._armed = rng, armed
+        environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+        command = [sys.executable, str(ROOT / "tests" / "chaos_fork.py")]
+        self._fork = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
+        )
+        self._alive = {self._start(order): order for order in orders}
+        self.died = 0
+
+    def _ask(self, order: Any) -> Any:
+        assert self._fork.stdin is not None
+        assert self._fork.stdout is not None
+        self._fork.stdin.write(json.dumps(order) + "\n")
+        self._fork.stdin.flush()
+        return json.loads(self._fork.stdout.readline())
+
+    def _start(self, order: dict[str, Any]) -> int:
+        points = [name for name, point in crash_points.POINTS.items() if point.role == order["role"]]
+        crash_at = None
+        if self._armed and self._rng.random() < 0.5:
+            crash_at = f"{self._rng.choice(points)}:{self._rng.randint(1, 12)}"
+        return int(self._ask(order | {"crash_at": crash_at}))
+
+    def kill_one(self) -> None:
+        """SIGKILL to one of them, and another in its place."""
+        pid = self._rng.choice(sorted(self._alive))
+        os.kill(pid, signal.SIGKILL)
+        self._ask({"reap": pid})
+        self._replace(pid)
+
+    def replace_ended(self) -> None:
+        """Another in the place of each that died at a crash point."""
+        for pid in self._ask({"ended": True}):
+            if pid in self._alive:
+                self._replace(pid)
+
+    def _replace(self, pid: int) -> None:
+        self.died += 1
+        order = self._alive.pop(pid)
+        self._alive[self._start(order)] = order
+
+    def disarm(self) -> None:
+        """Every process anew, without a crash point."""
+        self._armed = False
+        for pid in list(self._alive):
+            os.kill(pid, signal.SIGKILL)
+            self._ask({"reap": pid})
+            order = self._alive.pop(pid)
+            self._alive[self._start(order)] = order
+
+    def stop(self) -> None:
+        for pid in self._alive:
+            os.kill(pid, signal.SIGKILL)
+            self._ask({"reap": pid})
+        assert self._fork.stdin is not None
+        self._fork.stdin.close()
+        self._fork.wait()
+
+
+class Sender(threading.Thread):
+    """A programmer export that sends batches until each is acknowledged, event by event."""
+
+    def __init__(self, url: str, sent: Sequence[Any], seed: int) -> None:
+        super().__init__(daemon=True)
+        self._url, self._sent, self._rng = url, sent, random.Random(seed)
+        self.acknowledged: dict[tuple[str, str], Any] = {}
+        self.refused: list[str] = []
+
+    def run(self) -> None:
+        waiting = list(self._sent)
+        while waiting:
+            size = self._rng.randint(1, 60)
+            batch = waiting[:size]
+            while not all((e["source"], e["id"]) in self.acknowledged for e in batch):
+                if self.refused:
+                    return
+                self._post(batch)
+            waiting = waiting[size:]
+
+    def _post(self, batch: list[Any]) -> None:
+        body = b"\n".join(dumps(event) for event in batch)
+        headers = {"Content-Type": "application/x-ndjson"}
+        by_name = {(e["source"], e["id"]): e for e in batch}
+        try:
+            with requests.post(self._url, data=body, headers=headers, timeout=20, stream=True) as answer:
+                if answer.status_code != 200:
+                    return
+                for line in answer.iter_lines():
+                    result = loads(line)
+                    if result["outcome"] not in ("accepted", "replayed"):
+                        self.refused.append(line.decode())
+                    name = (result["source"], result["id"])
+                    self.acknowledged[name] = by_name[name]
+        except (requests.RequestException, ValueError):
+            time.sleep(0.02)
+
+
+def run(plan: Run, database: str, folder: Path, target: Target, tell: Callable[[str], None]) -> Outcome:
+    """One run, checked. `folder` takes its log."""
+    began = time.monotonic()
+    rng = random.Random(plan.seed)
+    sent = list(islice(clinic(plan.pumps, 60, plan.seed), plan.events))
+    assert len(sent) == plan.events
+    target.register([dict(p) for p in {tuple(e["patient"].items()): e["patient"] for e in sent}.values()])
+    now = clock(plan.speed)
+    store = Store(database)
+    migrate(store)
+    with store.write() as c:
+        options = {"poll_seconds": 5, "overlap_seconds": 2}
+        endpoints.add(c, 1, ENDPOINT, target.url, options, now=now())
+    log, fired, port = folder / "log", folder / "fired", free_port("127.0.0.1")
+    shared = {"url": database, "speed": plan.speed, "log": str(log), "fired": str(fired), "bug": plan.bug}
+    orders = [{"role": "service", "port": port, **shared}] + [{"role": "worker", **shared}] * plan.workers
+    processes = Processes(orders, rng, armed=plan.kills > 0)
+    url = f"http://127.0.0.1:{port}/api/v1/events"
+    pumps = sorted({e.get("pump") or e.get("serial") or e.get("parent") for e in sent})
+    shares = [set(pumps[n :: plan.senders]) for n in range(plan.senders)]
+    senders = [
+        Sender(url, [e for e in sent if (e.get("pump") or e.get("serial") or e.get("parent")) in share], n)
+        for n, share in enumerate(shares)
+    ]
+    for sender in senders:
+        sender.start()
+    quiet = 0.0
+    try:
+        quiet = _drive(plan, store, target, processes, senders, tell)
+    finally:
+        processes.stop()
+    refused = [line for sender in senders for line in sender.refused]
+    assert not refused, refused[:3]
+    acknowledged = [e for sender in senders for e in sender.acknowledged.values()]
+    history = left_behind(store, target.writes(), acknowledged, log, quiet)
+    store.close()
+    breaches = check(history)
+    points = Counter(fired.read_text().split()) if fired.exists() else Counter()
+    return Outcome(breaches, time.monotonic() - began, processes.died, points, target.faults(), quiet)
+
+
+def _drive(
+    plan: Run,
+    store: Store,
+    target: Target,
+    processes: Processes,
+    senders: Sequence[Sender],
+    tell: Callable[[str], None],
+) -> float:
+    """Kill while the work goes on; how long it took to be quiet after the last fault, seconds."""
+    last, moved = -1.0, time.monotonic()
+    while True:
+        done = sum(len(s.acknowledged) for s in senders) + target.applied()
+        progress = done / (2 * plan.events)
+        if progress > last:
+            last, moved = progress, time.monotonic()
+            acknowledged = sum(len(s.acknowledged) for s in senders)
+            tell(f"{acknowledged} acknowledged, {target.applied()} applied, {processes.died} kills")
+        target.disturb(progress)
+        processes.replace_ended()
+        if processes.died < plan.kills * min(1.0, progress / 0.97):
+            processes.kill_one()
+        elif progress >= 0.97 and processes.died >= plan.kills:
+            break
+        elif progress >= 1.0 or time.monotonic() - moved > STUCK_S:
+            if processes.died >= plan.kills or time.monotonic() - moved > STUCK_S:
+                break
+            processes.kill_one()
+        time.sleep(0.005)
+    processes.disarm()
+    target.calm()
+    calm = time.monotonic()
+    while time.monotonic() - calm < STUCK_S:
+        if not any(s.is_alive() for s in senders):
+            with store.read() as c:
+                counts = deliveries.counts(c)
+            if not counts["pending"] and target.applied() >= plan.events:
+                break
+            if counts["failed"] + counts["parked"] and time.monotonic() - calm > 20:
+                break
+        processes.replace_ended()
+        time.sleep(0.05)
+    return time.monotonic() - calm
+
+
+def left_behind(
+    store: Store, writes: list[Write], acknowledged: list[Any], log: Path, quiet: float
+) -> History:
+    """What a run left in the ledger and the EHR, for the checker."""
+    with store.read() as c:
+        kept, after = [], 0
+        while page := events.search(c, 1, limit=1000, after_seq=after):
+            kept += [(stored.seq, stored.event) for stored in page]
+            after = page[-1].seq
+        sent, last = [], 0
+        while some := deliveries.search(c, 1, limit=1000, after_id=last):
+            sent += [Sent(d.id, d.event_seq, d.status, d.reason) for d in some]
+            last = some[-1].id
+        rows = [(r.action, r.subject) for r in c.execute(audit.select().order_by(audit.c.id))]
+    return History(
+        acknowledged=acknowledged,
+        ledger=kept,
+        deliveries=sent,
+        audit=rows,
+        writes=writes,
+        logs=log.read_text() if log.exists() else "",
+        canaries={e["patient"]["value"] for e in acknowledged},
+        quiet_after_s=quiet,
+    )
