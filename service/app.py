@@ -12,13 +12,15 @@ import flask_smorest  # type: ignore[import-untyped]  # it has no types
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from mappings import exact_json
+from mappings import MappingError, exact_json
+from mappings.hl7v2 import SenderMap
 
 from . import api, docs, health, problems
 from .api.described import COMPONENTS, FIELD_TYPES
 from .fhir.routes import blueprint as fhir_blueprint
 from .intake import OUTCOMES
-from .settings import Settings
+from .senders import senders
+from .settings import Settings, SettingsError
 from .store import keys
 from .store.engine import Store, migrate
 from .store.tables import DEFAULT_TENANT
@@ -66,7 +68,9 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.url_map.merge_slashes = False  # an event's id may hold `//`
     app.config.update(OPENAPI)
-    app.extensions["itb"] = Services(settings, store, clock, Metrics(OUTCOMES), make_log(settings.log_level))
+    app.extensions["itb"] = Services(
+        settings, store, clock, Metrics(OUTCOMES), make_log(settings.log_level), _senders(settings)
+    )
     app.before_request(_begin)
     app.after_request(_end)
     described = Api(app)
@@ -84,6 +88,13 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no type
     """Every operation names the failures it can have itself."""
 
     DEFAULT_ERROR_RESPONSE_NAME = None
+
+
+def _senders(settings: Settings) -> dict[str, SenderMap]:
+    try:
+        return senders(settings.hl7_senders)
+    except MappingError as error:
+        raise SettingsError(f"ITB_HL7_SENDERS: {error}") from None
 
 
 def _describe(api: Any) -> None:

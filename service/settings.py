@@ -39,6 +39,10 @@ class Settings:
     min_free_bytes: int = _setting(
         50_000_000, "`/readyz` fails when the disk of an SQLite ledger has less free space"
     )
+    hl7_senders: str = _setting(
+        "",
+        "folder of the files that say how senders of HL7 v2 write: `NAME.toml` or `NAME.json` (docs/hl7.md)",
+    )
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:

@@ -104,7 +104,7 @@ def test_the_examples_of_the_readme_are_accepted_as_they_stand() -> None:
 
 def test_every_command_that_a_page_names_exists() -> None:
     for page in PAGES:
-        for words in re.findall(r"(?:`|bin/)itb ((?:[a-z-]+ ?)+)", page.read_text()):
+        for words in re.findall(r"(?:`|bin/)itb ((?:[a-z0-9-]+ ?)+)", page.read_text()):
             command = itb
             for word in words.split():
                 if not hasattr(command, "commands"):

@@ -10,6 +10,8 @@ from mappings import fields
 from mappings.event import MAPPINGS
 from service.intake import OUTCOMES
 from service.problems import PROBLEM_JSON
+from service.store.conflicts import KINDS as CONFLICT_KINDS
+from service.store.conflicts import STATUSES as CONFLICT_STATUSES
 from service.store.deliveries import STATUSES
 from service.web import NDJSON
 
@@ -155,6 +157,7 @@ COMPONENTS: dict[str, Json] = {
     ),
     "Pump": {"type": "object", "description": "the state of one pump, folded from its events"},
     "PumpPage": _object("pumps next_cursor", pumps=_list_of("Pump"), next_cursor=MAYBE),
+    "Er7": {"type": "string", "description": "HL7 v2 messages (ER7), back to back"},
     "Resource": {"type": "object", "description": "a FHIR R4 resource or Bundle"},
     "Reading": _object("events notes", events=_list_of("Event"), notes=_list_of("Issue")),
     "Endpoint": _object(
@@ -195,8 +198,32 @@ COMPONENTS: dict[str, Json] = {
         next_try_at=TEXT,
         last_status={"type": ["integer", "null"]},
         reason=MAYBE,
+        conflict={"type": ["integer", "null"]},
     ),
     "Changed": _object("endpoint changed", endpoint=TEXT, changed=NUMBER),
+    "Conflict": _object(
+        "id endpoint kind source event_id resource fields two_persons status",
+        id=NUMBER,
+        endpoint=TEXT,
+        kind={"type": "string", "enum": list(CONFLICT_KINDS)},
+        source=TEXT,
+        event_id=TEXT,
+        resource=TEXT,
+        version_id=MAYBE,
+        fields={"type": "array", "items": _object("path owner", path=TEXT, owner=TEXT)},
+        two_persons={"type": "boolean"},
+        status={"type": "string", "enum": list(CONFLICT_STATUSES)},
+        proposal={"type": ["object", "null"]},
+        proposed_by=MAYBE,
+        resolved_by=MAYBE,
+        opened_at=TEXT,
+        updated_at=TEXT,
+        base={"type": ["object", "null"]},
+        ours={"type": "object"},
+        theirs={"type": ["object", "null"]},
+        raw=MAYBE,
+    ),
+    "ConflictPage": _object("conflicts next_cursor", conflicts=_list_of("Conflict"), next_cursor=MAYBE),
     "DeliveryPage": _object("deliveries next_cursor", deliveries=_list_of("Delivery"), next_cursor=MAYBE),
 }
 

@@ -115,8 +115,9 @@ deliveries = Table(
     Column("updated_at", Text, nullable=False),
     Column("failure", Text),
     Column("repeats", Integer, nullable=False, server_default="0"),
+    Column("conflict_id", BigInteger),
     UniqueConstraint("endpoint_id", "event_seq", name="uq_deliveries_event"),
-    Index("ix_deliveries_lane", "endpoint_id", "status", "lane", "id"),
+    Index("ix_deliveries_lane", "endpoint_id", "status", "lane", "id", "conflict_id"),
     Index("ix_deliveries_event", "event_seq"),
 )
 
@@ -147,6 +148,9 @@ links = Table(
     Column("version_id", Text),
     Column("content_hash", Text),
     Column("updated_at", Text, nullable=False),
+    Column("event_seq", BigInteger),
+    Column("told", Text),
+    Column("deleted_at", Text),
     UniqueConstraint("endpoint_id", "system", "value", name="uq_links_identity"),
     Index("ix_links_remote", "endpoint_id", "resource_type", "remote_id"),
 )
@@ -165,7 +169,80 @@ remote_versions = Table(
     Column("outcome", Text, nullable=False),
     Column("event_seq", BigInteger, ForeignKey("events.seq")),
     Column("seen_at", Text, nullable=False),
-    UniqueConstraint("endpoint_id", "resource_type", "remote_id", "version_id", name="uq_remote_versions"),
+    Column("content_hash", Text, nullable=False),
+    UniqueConstraint(
+        "endpoint_id",
+        "resource_type",
+        "remote_id",
+        "version_id",
+        "content_hash",  # an EHR that was set up anew counts its versions from 1 again
+        name="uq_remote_versions",
+    ),
+)
+
+conflicts = Table(
+    "conflicts",
+    metadata,
+    Column("id", BigKey, primary_key=True, autoincrement=True),
+    _tenant(),
+    _endpoint(),
+    Column("kind", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("event_id", Text, nullable=False),
+    Column("lane", Text, nullable=False),
+    Column("base", Text),
+    Column("ours_seq", BigInteger, nullable=False),
+    Column("resource_type", Text, nullable=False),
+    Column("remote_id", Text, nullable=False),
+    Column("version_id", Text),
+    Column("theirs", Text),
+    Column("raw", Text),
+    Column("fields", Text, nullable=False),
+    Column("two_persons", Boolean, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("proposal", Text),
+    Column("proposed_by", Text),
+    Column("resolved_by", Text),
+    Column("opened_at", Text, nullable=False),
+    Column("updated_at", Text, nullable=False),
+    Index("ix_conflicts_record", "tenant_id", "source", "event_id", "status"),
+    Index("ix_conflicts_lane", "tenant_id", "lane", "status"),
+)
+
+read_positions = Table(
+    "read_positions",
+    metadata,
+    Column("tenant_id", Integer, ForeignKey("tenants.id"), nullable=False),
+    Column("endpoint_id", Integer, ForeignKey("endpoints.id"), primary_key=True),
+    Column("what", Text, primary_key=True),
+    Column("position", Text, nullable=False),
+    Column("updated_at", Text, nullable=False),
+)
+
+hints = Table(
+    "hints",
+    metadata,
+    Column("id", BigKey, primary_key=True, autoincrement=True),
+    _tenant(),
+    _endpoint(),
+    Column("resource_type", Text),
+    Column("remote_id", Text),
+    Column("received_at", Text, nullable=False),
+    Index("ix_hints_endpoint", "endpoint_id", "id"),
+)
+
+subscriptions = Table(
+    "subscriptions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    _tenant(),
+    _endpoint(),
+    Column("remote_id", Text, nullable=False),
+    Column("criteria", Text, nullable=False),
+    Column("last_event", BigInteger),
+    Column("heard_at", Text),
+    Column("created_at", Text, nullable=False),
+    UniqueConstraint("endpoint_id", "remote_id", name="uq_subscriptions"),
 )
 
 capabilities = Table(
