@@ -14,7 +14,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, exists, func, or_, select
 
 from mappings import exact_json
 from mappings.event import Event, identity, occurred, pump_of, version
@@ -118,11 +118,7 @@ def _insert(
 
 def versions(c: Connection, tenant_id: int, source: str, event_id: str) -> list[tuple[int, int, str]]:
     """(seq, version, content hash) of each stored version, ascending."""
-    rows = c.execute(
-        select(events.c.seq, events.c.version, events.c.content_hash)
-        .where(_record(tenant_id, source, event_id))
-        .order_by(events.c.version)
-    )
+    rows = c.execute(_VERSIONS, {"tenant_id": tenant_id, "source": source, "event_id": event_id})
     return [(row.seq, row.version, row.content_hash) for row in rows]
 
 
@@ -241,10 +237,11 @@ def current(
     c: Connection, tenant_id: int, *, pump: str, type: str | None = None, limit: int = 100
 ) -> list[StoredEvent]:
     """Current versions about a pump that are not retracted, as they happened."""
-    query = _current(tenant_id).where(events.c.pump == pump, events.c.status == "final")
-    if type is not None:
-        query = query.where(events.c.type == type)
-    return [_stored(row) for row in c.execute(query.order_by(events.c.occurred_utc).limit(limit))]
+    query, about = (_OF_PUMP, {}) if type is None else (_OF_PUMP_AND_TYPE, {"type": type})
+    return [
+        _stored(row)
+        for row in c.execute(query, {"tenant_id": tenant_id, "pump": pump, "most": limit, **about})
+    ]
 
 
 def knows_patient(c: Connection, tenant_id: int, system: str, value: str) -> bool:
@@ -268,7 +265,7 @@ def pumps(c: Connection, tenant_id: int, *, limit: int, after: str = "") -> list
     return [row.pump for row in c.execute(query)]
 
 
-def _record(tenant_id: int, source: str, event_id: str) -> ColumnElement[bool]:
+def _record(tenant_id: Any, source: Any, event_id: Any) -> ColumnElement[bool]:
     return and_(events.c.tenant_id == tenant_id, events.c.source == source, events.c.event_id == event_id)
 
 
@@ -282,8 +279,23 @@ def _superseded() -> ColumnElement[bool]:
     )
 
 
-def _current(tenant_id: int) -> Select[Any]:
+def _current(tenant_id: Any) -> Select[Any]:
     return select(events).where(events.c.tenant_id == tenant_id, ~_superseded())
+
+
+# What is asked for every event that is taken is built once: building it takes longer than SQLite's answer.
+_VERSIONS = (
+    select(events.c.seq, events.c.version, events.c.content_hash)
+    .where(_record(bindparam("tenant_id"), bindparam("source"), bindparam("event_id")))
+    .order_by(events.c.version)
+)
+_OF_PUMP = (
+    _current(bindparam("tenant_id"))
+    .where(events.c.pump == bindparam("pump"), events.c.status == "final")
+    .order_by(events.c.occurred_utc)
+    .limit(bindparam("most"))
+)
+_OF_PUMP_AND_TYPE = _OF_PUMP.where(events.c.type == bindparam("type"))
 
 
 def _stored(row: Row[Any]) -> StoredEvent:

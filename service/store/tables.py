@@ -14,6 +14,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -252,6 +253,39 @@ capabilities = Table(
     _tenant(),
     Column("matrix", Text, nullable=False),
     Column("read_at", Text, nullable=False),
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("id", BigKey, primary_key=True, autoincrement=True),
+    _tenant(),
+    Column("key", Text, nullable=False),
+    Column("sender", Text, nullable=False),
+    Column("application", Text, nullable=False),
+    Column("facility", Text, nullable=False),
+    Column("control_id", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("content_hash", Text, nullable=False),
+    Column("raw", LargeBinary, nullable=False),
+    Column("answer", LargeBinary, nullable=False),
+    Column("issues", Text, nullable=False),
+    Column("received_at", Text, nullable=False),
+    Column("updated_at", Text, nullable=False),
+    UniqueConstraint("tenant_id", "key", name="uq_messages_key"),
+    Index("ix_messages_status", "tenant_id", "status", "id"),
+)
+
+message_events = Table(
+    "message_events",
+    metadata,
+    Column("message_id", BigInteger, ForeignKey("messages.id"), primary_key=True, autoincrement=False),
+    Column("event_seq", BigInteger, ForeignKey("events.seq"), primary_key=True, autoincrement=False),
+    _tenant(),
+    Column("content_hash", Text, nullable=False),
+    Index("ix_message_events_seq", "event_seq"),
+    Index("ix_message_events_hash", "tenant_id", "content_hash"),
 )
 
 leases = Table(

@@ -271,7 +271,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("flip") / "itb.db"
     store = Store(f"sqlite:///{path}")
     migrate(store)
-    fill(store, 170)
+    fill(store, 200)
     with store.write() as c:
         for event in EVERY.values():
             known = endpoints.every(c, 1)
