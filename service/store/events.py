@@ -182,9 +182,13 @@ def search(
     patient: tuple[str, str] | None = None,
     type: str | None = None,
     since: datetime | None = None,
+    up_to: int | None = None,
 ) -> list[StoredEvent]:
-    """Current versions in ledger order, from `after_seq`; `since` is the earliest `occurred_at`."""
-    query = _current(tenant_id).where(events.c.seq > after_seq)
+    """Current versions in ledger order, from `after_seq`; `since` is the earliest `occurred_at`.
+
+    `up_to` is the last number of the ledger that counts: what was current when that one came.
+    """
+    query = _current(tenant_id, up_to).where(events.c.seq > after_seq)
     if pump is not None:
         query = query.where(events.c.pump == pump)
     if patient is not None:
@@ -253,6 +257,16 @@ def knows_patient(c: Connection, tenant_id: int, system: str, value: str) -> boo
     )
 
 
+def patients(
+    c: Connection, tenant_id: int, *, limit: int, after: tuple[str, str] = ("", "")
+) -> list[tuple[str, str]]:
+    """(system, value) of the patients that events name, in text order, after `after`."""
+    system, value = events.c.patient_system, events.c.patient_value
+    later = or_(system > after[0], and_(system == after[0], value > after[1]))
+    query = select(system, value).where(events.c.tenant_id == tenant_id, later).distinct()
+    return [(row[0], row[1]) for row in c.execute(query.order_by(system, value).limit(limit))]
+
+
 def pumps(c: Connection, tenant_id: int, *, limit: int, after: str = "") -> list[str]:
     """The serials of the pumps that current versions name, in text order, after `after`."""
     query = (
@@ -269,18 +283,20 @@ def _record(tenant_id: Any, source: Any, event_id: Any) -> ColumnElement[bool]:
     return and_(events.c.tenant_id == tenant_id, events.c.source == source, events.c.event_id == event_id)
 
 
-def _superseded() -> ColumnElement[bool]:
+def _superseded(up_to: int | None = None) -> ColumnElement[bool]:
     later = events.alias("later")
-    return exists().where(
+    found = exists().where(
         later.c.tenant_id == events.c.tenant_id,
         later.c.source == events.c.source,
         later.c.event_id == events.c.event_id,
         later.c.version > events.c.version,
     )
+    return found if up_to is None else found.where(later.c.seq <= up_to)
 
 
-def _current(tenant_id: Any) -> Select[Any]:
-    return select(events).where(events.c.tenant_id == tenant_id, ~_superseded())
+def _current(tenant_id: Any, up_to: int | None = None) -> Select[Any]:
+    query = select(events).where(events.c.tenant_id == tenant_id, ~_superseded(up_to))
+    return query if up_to is None else query.where(events.c.seq <= up_to)
 
 
 # What is asked for every event that is taken is built once: building it takes longer than SQLite's answer.

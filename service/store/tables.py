@@ -321,5 +321,24 @@ chains = Table(
     Column("last_hash", Text, nullable=False),
 )
 
+bulk_jobs = Table(
+    "bulk_jobs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _tenant(),
+    Column("caller", Text, nullable=False),
+    Column("request", Text, nullable=False),
+    Column("asked", Text, nullable=False),
+    Column("up_to", BigInteger, nullable=False),
+    Column("transaction_time", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("progress", Text),
+    Column("files", Text),
+    Column("worker", Text),
+    Column("beat_at", Text, nullable=False),
+    Column("expires_at", Text, nullable=False),
+    Index("ix_bulk_jobs_caller", "tenant_id", "caller", "status"),
+)
+
 DEFAULT_TENANT = 1
 """The tenant made by the first migration."""

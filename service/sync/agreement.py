@@ -46,6 +46,8 @@ def accept(c: Connection, endpoint: Endpoint, told: Told, now: datetime) -> Outc
         _save_link(c, endpoint, told.resource, theirs, done.seq, now)
         return done.outcome, done.seq
     ours = known[-1]
+    if ours.event["patient"] in told.people:
+        theirs = load_event({**theirs, "patient": ours.event["patient"]})  # by another name
     base = _base(link, theirs, known)
     merged = merge(base, ours.event, theirs, their_record=theirs["source"] == endpoint.name)
     if merged.asked:

@@ -49,12 +49,21 @@ class Arrival:
 
 
 def take(
-    store: Store, ehr: Ehr, reader: Reader, endpoint: Endpoint, resources: Iterable[Json], now: Clock
+    store: Store,
+    ehr: Ehr,
+    reader: Reader,
+    endpoint: Endpoint,
+    resources: Iterable[Json],
+    now: Clock,
+    also: Callable[[Connection], None] | None = None,
 ) -> dict[str, int]:
-    """Take in versions of resources; how many became what. Raises `EhrError` with none of them taken in."""
+    """Take in versions of resources; how many became what. Raises `EhrError` with none of them taken in.
+
+    `also` is done in the same transaction.
+    """
     arrived = _read(store, ehr, reader, endpoint, list(resources))
     counts: dict[str, int] = {}
-    if not arrived:
+    if not arrived and also is None:
         return counts
     with store.write() as c:
         known = _seen(c, endpoint, [one.resource for one in arrived])
@@ -69,6 +78,8 @@ def take(
                 name = taken.outcome.partition(":")[0]
                 counts[name] = counts.get(name, 0) + 1
         remote.add(c, kept, now=now())
+        if also is not None:
+            also(c)
     return counts
 
 

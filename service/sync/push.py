@@ -20,7 +20,7 @@ from service.store.engine import Store
 
 from . import arrival
 from .ehr import Busy, Ehr, EhrError, Missing, Refused, Stale
-from .patients import Name, Patients
+from .patient_cache import Name, Patients
 from .readback import Changed, Unresolved, read_back
 from .reading import Reader
 from .send import Sending, Sent

@@ -22,6 +22,7 @@ from service.store.endpoints import Endpoint
 from service.store.engine import Store
 from service.store.links import Link
 
+from . import patients
 from .ehr import Ehr, Missing, Refused
 
 Json = Any
@@ -41,11 +42,15 @@ AT_ONCE = 50
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """The event; what was converted in reading it, and the R4 rules it breaks; the resource that tells it."""
+    """The event; what was converted in reading it, and the R4 rules it breaks; the resource that tells it.
+
+    `people`: every business identifier of its patient there, those of merged records too.
+    """
 
     event: Event
     notes: list[Issue]
     resource: Json
+    people: tuple[Json, ...] = ()
 
 
 class Reader:
@@ -56,7 +61,7 @@ class Reader:
         self._parts: dict[str, Json] = {}
         self._uses: dict[str, list[Json]] = {}
         self._links: dict[str, Link | None] = {}
-        self._patients: dict[str, Json] = {}
+        self._patients: dict[str, tuple[Json, list[Json]]] = {}
 
     def prepare(self, resources: Sequence[Json]) -> None:
         """Fetch what a page of resources needs, many at once; what came before is forgotten."""
@@ -102,12 +107,14 @@ class Reader:
     def _fetch_uses(self, devices: list[str]) -> None:
         for start in range(0, len(devices), AT_ONCE):
             some = devices[start : start + AT_ONCE]
-            for page in self._ehr.search("DeviceUseStatement", {"device": ",".join(some)}):
-                for use in page.resources:
-                    reference = (use.get("device") or {}).get("reference", "")
-                    self._uses.setdefault(reference, []).append(use)
-            for device in some:
-                self._uses.setdefault(device, [])
+            self._uses |= {device: [] for device in some}
+            try:
+                for page in self._ehr.search("DeviceUseStatement", {"device": ",".join(some)}):
+                    for use in page.resources:
+                        reference = (use.get("device") or {}).get("reference", "")
+                        self._uses.setdefault(reference, []).append(use)
+            except (Refused, Missing):
+                return  # it cannot be asked so: such a Device is refused, as what it is missing
 
     # --- one resource -------------------------------------------------------------------------------------
 
@@ -121,7 +128,12 @@ class Reader:
         reading = read_fhir(bundle, source=self._endpoint.name)
         if reading.errors:
             raise MappingError(reading.errors)
-        return Told(reading.events[0], [*reading.notes, *validate(resource)], resource)
+        notes = [*reading.notes, *validate(resource)]
+        return Told(reading.events[0], notes, resource, self._people(resource))
+
+    def _people(self, resource: Json) -> tuple[Json, ...]:
+        ids = {r.partition("/")[2] for r in _literal_references(resource) if r.startswith("Patient/")}
+        return tuple(self._patient(next(iter(ids)))[1]) if len(ids) == 1 else ()
 
     def told_by_part(self, part: Json, link: Link) -> Told | None:
         """What the record tells now to which a part or a projection of ours belongs."""
@@ -160,7 +172,7 @@ class Reader:
         for reference in set(_literal_references(resource)):
             type, _, id = reference.partition("/")
             if type == "Patient":
-                found[reference] = self._patient(id)
+                found[reference] = self._patient(id)[0]
                 continue
             if reference not in self._links:
                 with self._store.read() as c:
@@ -170,28 +182,31 @@ class Reader:
                 found[reference] = {"system": link.system, "value": link.value}
         return _with_identifiers(resource, found)
 
-    def _patient(self, id: str) -> Json:
+    def _patient(self, id: str) -> tuple[Json, list[Json]]:
+        """The business identifier to call a patient by, and all there are."""
         if id not in self._patients:
             self._patients[id] = self._patient_identifier(id)
         return self._patients[id]
 
-    def _patient_identifier(self, id: str) -> Json:
-        """The patient's business identifier: the one the ledger knows, else the only one; never a guess."""
+    def _patient_identifier(self, id: str) -> tuple[Json, list[Json]]:
+        """The identifier that the ledger knows, else the only one; never a guess.
+
+        Those of the record that counts go before those of records that were merged into it.
+        """
         try:
-            listed = self._ehr.read("Patient", id).get("identifier", [])
-        except Missing:
-            return None
-        named = [
-            {"system": i["system"], "value": i["value"]} for i in listed if "system" in i and "value" in i
-        ]
+            patient = self._ehr.read("Patient", id)
+            own, merged = patients.names(patient, lambda other: self._ehr.read("Patient", other))
+        except (Missing, patients.Unclear):
+            return None, []
+        for names in (own, merged):
+            if known := self._known(names):
+                return known[0] if len(known) == 1 else None, [*own, *merged]
+        return own[0] if len(own) == 1 else None, [*own, *merged]
+
+    def _known(self, names: list[Json]) -> list[Json]:
+        tenant = self._endpoint.tenant_id
         with self._store.read() as c:
-            known = [
-                name
-                for name in named
-                if events.knows_patient(c, self._endpoint.tenant_id, name["system"], name["value"])
-            ]
-        chosen = known or named
-        return chosen[0] if len(chosen) == 1 else None
+            return [n for n in names if events.knows_patient(c, tenant, n["system"], n["value"])]
 
 
 def record_of(c: Any, endpoint: Endpoint, link: Link) -> tuple[str, str] | None:
