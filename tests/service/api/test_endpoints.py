@@ -46,6 +46,7 @@ def test_an_endpoint_is_added_listed_and_read(client: FlaskClient) -> None:
             "overlap_seconds": 300,
             "batch_size": 50,
             "parallel": 2,
+            "requests_per_second": 0,
             "headers": {"Authorization": "(set)"},
         },
         "created_at": "2026-11-23T09:00:00.000000Z",
