@@ -19,7 +19,7 @@ from service.telemetry import make_log
 
 from . import survey
 from .ehr import EhrError, HttpEhr
-from .pull import NOT_BELIEVED, pull
+from .pull import NOT_BELIEVED, pull, read_waiting
 from .push import deliver
 
 Clock = Callable[[], datetime]
@@ -197,4 +197,20 @@ class Runner:
                     log.warning("pull failed", endpoint=endpoint.name, error=type(error).__name__)
                 except Exception:
                     log.exception("pull failed", endpoint=endpoint.name)
-            self._stop.wait(endpoint.options.get("poll_seconds", 5) if endpoint else 1)
+            if endpoint is None or ehr is None:
+                self._stop.wait(1)
+                continue
+            until = time.monotonic() + endpoint.options.get("poll_seconds", 5)
+            while time.monotonic() < until and not self._stop.wait(IDLE_S):
+                if not self._read_hinted(endpoint, ehr):
+                    break
+
+    def _read_hinted(self, endpoint: Endpoint, ehr: HttpEhr) -> bool:
+        """Read what the EHR has named; False when only a poll finds out what changed."""
+        try:
+            return read_waiting(self._store, ehr, endpoint, self._now)
+        except EhrError as error:
+            log.warning("pull failed", endpoint=endpoint.name, error=type(error).__name__)
+        except Exception:
+            log.exception("pull failed", endpoint=endpoint.name)
+        return True  # the next poll finds it
