@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import sys
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,7 +13,7 @@ from mappings.exact_json import dumps, lines
 from mappings.fields import issues_of
 from mappings.identity import SOURCE
 
-from . import conversion
+from . import cli_deliveries, cli_hooks, conversion
 from .administration import COMMANDS as ADMINISTRATION
 from .cli_conflicts import COMMANDS as CONFLICTS
 from .cli_servers import COMMANDS as SERVERS
@@ -261,43 +260,9 @@ def endpoints_list() -> None:
             click.echo(f"{one.name}\t{one.url}\t{state}\tread up to {one.cursor or '-'}")
 
 
-@endpoints.command("subscribe")
-@click.argument("name")
-@click.argument("url")
-@click.option(
-    "--type", "types", multiple=True, help="a resource type to hear of  [default: all that are read]"
-)
-def endpoints_subscribe(name: str, url: str, types: tuple[str, ...]) -> None:
-    """Have the EHR NAME say when something changes, to this service as it is reached at URL from there.
-
-    Makes rest-hook Subscriptions on its server, or renews them with a new secret. What it says is only a hint
-    to read; polling goes on, as notifications get lost.
-    """
-    from . import hooks
-    from .store import endpoints as store_endpoints
-    from .sync.ehr import EhrError
-    from .sync.pull import TYPES
-    from .sync.subscribe import keep_secret, subscribe
-    from .sync.worker import connect
-
-    store = opened()
-    with store.read() as c:
-        found = store_endpoints.find(c, TENANT, name)
-    if found is None:
-        raise click.ClickException(f"there is no endpoint {name}")
-    if unknown := [type for type in types if type not in TYPES]:
-        raise click.UsageError(f"{unknown[0]} is not read from EHRs; known: {', '.join(TYPES)}")
-    secret = secrets.token_urlsafe(32)
-    keep_secret(store, found, hooks.SECRET, hooks.hashed(secret))
-    target = f"{url.rstrip('/')}/hooks/{name}"
-    try:
-        made = subscribe(
-            store, connect(found), found, types or TYPES, target, f"{hooks.HEADER}: {secret}", now()
-        )
-    except EhrError as error:
-        raise click.ClickException(f"{type(error).__name__}: {error}") from None
-    for kind, id in made:
-        click.echo(f"{kind}\tSubscription/{id}")
+main.add_command(cli_deliveries.deliveries)
+for _command in (*cli_deliveries.OF_ENDPOINTS, *cli_hooks.OF_ENDPOINTS):
+    endpoints.add_command(_command)
 
 
 # --- running --------------------------------------------------------------------------------------------

@@ -122,6 +122,20 @@ deliveries = Table(
     Index("ix_deliveries_event", "event_seq"),
 )
 
+lanes = Table(
+    "lanes",
+    metadata,
+    _tenant(),
+    Column("endpoint_id", Integer, ForeignKey("endpoints.id"), primary_key=True),
+    Column("lane", Text, primary_key=True),
+    Column("due_at", Text),
+    Column("owner", Text),
+    Column("until", Text),
+    Column("fence", Integer, nullable=False),
+    Index("ix_lanes_due", "endpoint_id", "due_at"),
+    Index("ix_lanes_until", "until"),
+)
+
 links = Table(
     "links",
     metadata,
@@ -305,6 +319,25 @@ chains = Table(
     Column("length", BigInteger, nullable=False),
     Column("last_id", BigInteger, nullable=False),
     Column("last_hash", Text, nullable=False),
+)
+
+bulk_jobs = Table(
+    "bulk_jobs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _tenant(),
+    Column("caller", Text, nullable=False),
+    Column("request", Text, nullable=False),
+    Column("asked", Text, nullable=False),
+    Column("up_to", BigInteger, nullable=False),
+    Column("transaction_time", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("progress", Text),
+    Column("files", Text),
+    Column("worker", Text),
+    Column("beat_at", Text, nullable=False),
+    Column("expires_at", Text, nullable=False),
+    Index("ix_bulk_jobs_caller", "tenant_id", "caller", "status"),
 )
 
 DEFAULT_TENANT = 1
