@@ -272,7 +272,7 @@ def encode(event: Event, m: MessageMap, c: Context) -> list[Segment]:
             values = tuple(leaves.get((pattern, at)) for pattern in row.events)
             texts = row.codec.to_hl7(values, c)
             _put(built, row.place, at, texts, listed=row.listed)
-            back = _read_back(row.codec, texts, c)
+            back = values if row.codec.exact else _read_back(row.codec, texts, c)
             held.update((p, at) for p, v, b in zip(row.events, values, back, strict=True) if _same(v, b))
     rest = {key: leaf for key, leaf in leaves.items() if key not in held}
     made: list[Segment] = []
