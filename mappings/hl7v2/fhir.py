@@ -18,7 +18,7 @@ from mappings.paths import Json
 from mappings.rows import Issue, MappingError
 from mappings.stream import Converter
 
-from .convert import read, write
+from .convert import is_ours, read, write
 from .message import Message, dump, parse
 from .rewrite import rewrite
 from .sender import SenderMap
@@ -54,10 +54,8 @@ def to_fhir(message: Message, sender: SenderMap, converter: Converter, *, origin
             bundles.append(converter.to_fhir(event))
         except MappingError as error:
             errors += error.issues
-    if original and bundles:
-        data = dump(message)
-        if len(reading.events) != 1 or dump(write(reading.events[0], sender)) != data:
-            _carry(bundles, data)
+    if original and bundles and not is_ours(message, sender):
+        _carry(bundles, dump(message))
     return Bundles(bundles, errors, reading.notes)
 
 
