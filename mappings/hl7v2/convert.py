@@ -15,6 +15,8 @@ from .catalogue import map_for, map_of, message_name
 from .message import CODECS, Message, Segment, escape
 from .rows import Group, decode, encode, message_of
 from .sender import SenderMap
+from .updates import KINDS as UPDATES
+from .updates import TRIGGERS, Update, read_update, update_segments
 from .values import Context, joined, moment_out
 
 ANYONE = SenderMap()
@@ -28,6 +30,8 @@ class Reading:
     events: list[Event]
     errors: list[Issue] = field(default_factory=list)
     notes: list[Issue] = field(default_factory=list)
+    updates: list[Update] = field(default_factory=list)
+    """What a message tells that is no event (updates.py)."""
 
 
 def read(message: Message, sender: SenderMap = ANYONE) -> Reading:
@@ -38,6 +42,11 @@ def read(message: Message, sender: SenderMap = ANYONE) -> Reading:
     if message.codec != "ascii" and message.codec not in CODECS.values():
         errors.append(Issue("MSH[1]-18", "charset", "is not a character set of HL7 v2"))
     name = message_name(message.field("MSH", 9), c)
+    if name in UPDATES and not errors:
+        try:
+            return Reading([], [], c.notes, [read_update(message, UPDATES[name], c)])
+        except MappingError as error:
+            return Reading([], error.issues, c.notes)
     groups, split = _groups(message.segments)
     errors += split
     for segments in groups if not errors else ():
@@ -95,6 +104,17 @@ def write(
         made_at = moment_out(event["occurred_at"], c)
         made = Header(_seal(trigger, sender.version, made_at, body), made_at)
     return message_of([_msh(trigger, sender, made, m.profile, c), *body], c)
+
+
+def write_update(update: Update, sender: SenderMap = ANYONE, *, made: Header | None = None) -> Message:
+    """The message of an update, as `write` does of an event; one about a patient has its id as control id."""
+    c = Context(sender)
+    body, trigger = update_segments(update, c), TRIGGERS[update["kind"]]
+    if made is None:
+        made_at = moment_out(update["occurred_at"], c)
+        named = update["kind"].startswith("patient")
+        made = Header(update["id"] if named else _seal(trigger, sender.version, made_at, body), made_at)
+    return message_of([_msh(trigger, sender, made, "", c), *body], c)
 
 
 def is_ours(message: Message, sender: SenderMap) -> bool:
