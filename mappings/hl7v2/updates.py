@@ -14,7 +14,7 @@ from typing import Any
 from marshmallow import Schema, ValidationError
 
 from mappings.envelope import BusinessId, Person, Strictly
-from mappings.fields import Code, Day, Line, Moment, Part, Quantity, issues_of
+from mappings.fields import Code, Day, Line, Moment, Part, Quantity, issues_of, refuse
 from mappings.paths import Json
 from mappings.rows import Issue, MappingError, Refused
 
@@ -65,6 +65,10 @@ class DispensedDrug(Strictly):
     concentration = Quantity("ug/mL", above_zero=True)
     lot = Line()
     expires_on = Day(month_enough=True)
+
+    def whole(self, data: Any) -> None:
+        if not data.keys() & {"name", "ndc"}:
+            raise refuse("required", "needs a name or an NDC")
 
 
 class DispenseSchema(UpdateSchema):

@@ -19,7 +19,7 @@ from mappings.hl7v2 import SenderMap, dump, parse, write
 from mappings.hl7v2.fhir import from_fhir, to_fhir
 from mappings.stream import Converter
 
-READ = [p for p in golden.HL7 if p.parent.name == "read"]
+READ = [p for p in golden.HL7 if p.parent.name in ("read", "update")]
 WRITTEN = [golden.sibling(p, ".hl7") for p in golden.GOLDEN]
 EVENTS = st.one_of(*strategies.EVENTS.values())
 HEADERS = {"Content-Type": "application/fhir+json", "Cache-Control": "no-cache"}
