@@ -17,6 +17,7 @@ from mappings.hl7v2 import SenderMap
 
 from . import api, docs, health, problems
 from .api.described import COMPONENTS, FIELD_TYPES
+from .fhir.bulk import blueprint as bulk_blueprint
 from .fhir.routes import blueprint as fhir_blueprint
 from .intake import OUTCOMES
 from .senders import senders
@@ -77,7 +78,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> Flask:
     _describe(described)
     for blueprint in api.BLUEPRINTS:
         described.register_blueprint(blueprint)
-    for plain in (health.blueprint, docs.blueprint, fhir_blueprint):
+    for plain in (health.blueprint, docs.blueprint, fhir_blueprint, bulk_blueprint):
         app.register_blueprint(plain)
     app.register_error_handler(HTTPException, _failed)  # after Api(), which registers its own
     app.register_error_handler(Exception, _failed)
@@ -170,6 +171,8 @@ def _failed(error: Exception) -> Response | HTTPException:
         made.headers["WWW-Authenticate"] = 'Bearer realm="itb-fhir"'
     if refused.status == 503:
         made.headers["Retry-After"] = "2"
+    if refused.status == 429:
+        made.headers["Retry-After"] = "5"
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         made.headers["Allow"] = ", ".join(sorted(error.valid_methods))
     return made

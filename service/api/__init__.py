@@ -1,6 +1,6 @@
 """The JSON API under /api/v1: one module a noun, each with its blueprint."""
 
-from . import convert, deliveries, endpoints, events, hl7, pumps
+from . import conflicts, convert, deliveries, endpoints, events, hl7, messages, pumps
 
 BLUEPRINTS = (
     events.blueprint,
@@ -9,4 +9,6 @@ BLUEPRINTS = (
     hl7.blueprint,
     endpoints.blueprint,
     deliveries.blueprint,
+    messages.blueprint,
+    conflicts.blueprint,
 )

@@ -147,6 +147,7 @@ class Job:
         try:
             self.begin()
         except click.ClickException as error:
+            self._stack.close()
             self._end(error)
             raise
         return self

@@ -6,10 +6,10 @@ that no writer, of whatever version, can add a row beside the chain.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Table, func, insert, select
+from sqlalchemy import Connection, Table, bindparam, func, insert, select
 
 from service.chain import COLUMNS, Break, Head, seal, walk
 
@@ -18,6 +18,12 @@ from .times import is_stamp
 
 TABLES: dict[str, Table] = {"events": events, "audit": audit}
 
+# Built once: this is asked for every row.
+_ENDS = (
+    select(chains).where(chains.c.name == bindparam("chain")).order_by(chains.c.tenant_id).with_for_update()
+)
+_INSERT = {name: insert(table) for name, table in TABLES.items()}
+
 
 def append(c: Connection, name: str, tenant_id: int, values: Mapping[str, Any]) -> int:
     """Add a sealed row to `events` or `audit`; its number.
@@ -25,14 +31,25 @@ def append(c: Connection, name: str, tenant_id: int, values: Mapping[str, Any]) 
     The heads are locked until the transaction ends (SQLite: the whole database is), so that of two writers
     the second one follows the first; those of all tenants, as they share the numbers.
     """
+    return append_many(c, name, tenant_id, [values])[-1]
+
+
+def append_many(c: Connection, name: str, tenant_id: int, values: Sequence[Mapping[str, Any]]) -> list[int]:
+    """`append` each, in order; their numbers."""
+    if not values:
+        return []
     columns = COLUMNS[name]
-    query = select(chains).where(chains.c.name == name).order_by(chains.c.tenant_id).with_for_update()
-    ends = c.execute(query).all()
+    ends = c.execute(_ENDS, {"chain": name}).all()
     previous = next(end.last_hash for end in ends if end.tenant_id == tenant_id)
-    row = {columns[0]: max(end.last_id for end in ends) + 1, "tenant_id": tenant_id, **values}
-    row |= {"previous_hash": previous, "row_hash": seal(columns, row, previous)}
-    c.execute(insert(TABLES[name]), row)
-    return int(row[columns[0]])
+    first = max(end.last_id for end in ends) + 1
+    rows = []
+    for number, one in enumerate(values, first):
+        row = {columns[0]: number, "tenant_id": tenant_id, **one}
+        row |= {"previous_hash": previous, "row_hash": seal(columns, row, previous)}
+        previous = row["row_hash"]
+        rows.append(row)
+    c.execute(_INSERT[name], rows)
+    return [row[columns[0]] for row in rows]
 
 
 def heads(c: Connection, name: str) -> dict[int, Head]:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, select, tuple_, update
 
+from .engine import insert_for
 from .tables import links
 from .times import stamp
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """Our identity (system, value) ⇄ the EHR's `type/remote_id`, its version and content when last seen."""
+    """Our identity (system, value) ⇄ the EHR's `type/remote_id`, its version and content when last seen.
+
+    What it then told, as an event, is `told` (JSON), or the ledger's row `event_seq` where that is None: the
+    base of a merge. `deleted_at`: when it was found deleted there; it is then never written again.
+    """
 
     tenant_id: int
     endpoint_id: int
@@ -24,6 +30,9 @@ class Link:
     remote_id: str
     version_id: str | None
     content_hash: str | None
+    event_seq: int | None = None
+    told: str | None = None
+    deleted_at: str | None = None
 
 
 _FIELDS = tuple(Link.__dataclass_fields__)
@@ -38,6 +47,19 @@ def find(c: Connection, endpoint_id: int, system: str, value: str) -> Link | Non
     return _link(row) if row is not None else None
 
 
+def find_many(
+    c: Connection, endpoint_id: int, keys: Iterable[tuple[str, str]]
+) -> dict[tuple[str, str], Link]:
+    """The links of these identities (system, value), those that there are."""
+    wanted = sorted(set(keys))
+    found = {}
+    for at in range(0, len(wanted), 200):
+        some = tuple_(links.c.system, links.c.value).in_(wanted[at : at + 200])
+        for row in c.execute(select(links).where(links.c.endpoint_id == endpoint_id, some)):
+            found[row.system, row.value] = _link(row)
+    return found
+
+
 def find_remote(c: Connection, endpoint_id: int, resource_type: str, remote_id: str) -> Link | None:
     """The link of one of the EHR's resources (the first made, where several identities share it)."""
     query = select(links).where(
@@ -49,16 +71,84 @@ def find_remote(c: Connection, endpoint_id: int, resource_type: str, remote_id: 
     return _link(row) if row is not None else None
 
 
+def of_remote(
+    c: Connection, endpoint_id: int, resource_type: str, remote_ids: Sequence[str]
+) -> dict[str, Link]:
+    """The links of many of the EHR's resources of one type, by their ids there."""
+    query = select(links).where(
+        links.c.endpoint_id == endpoint_id,
+        links.c.resource_type == resource_type,
+        links.c.remote_id.in_(remote_ids),
+    )
+    found: dict[str, Link] = {}
+    for row in c.execute(query.order_by(links.c.id)):
+        found.setdefault(row.remote_id, _link(row))
+    return found
+
+
+def set_deleted(c: Connection, endpoint_id: int, resource_type: str, remote_id: str, *, at: str) -> None:
+    """Remember that a resource was found deleted (`at`, a stamp)."""
+    c.execute(
+        update(links)
+        .where(
+            links.c.endpoint_id == endpoint_id,
+            links.c.resource_type == resource_type,
+            links.c.remote_id == remote_id,
+            links.c.deleted_at.is_(None),
+        )
+        .values(deleted_at=at)
+    )
+
+
+def count(c: Connection, endpoint_id: int) -> int:
+    """How many resources of the EHR are linked and not deleted there."""
+    query = select(func.count()).select_from(links)
+    return c.execute(
+        query.where(links.c.endpoint_id == endpoint_id, links.c.deleted_at.is_(None))
+    ).scalar_one()
+
+
 def save(c: Connection, link: Link, *, now: datetime) -> None:
     """Add the link, or replace what is known of that identity."""
-    values = {name: getattr(link, name) for name in _FIELDS} | {"updated_at": stamp(now)}
-    key = (
-        links.c.endpoint_id == link.endpoint_id,
-        links.c.system == link.system,
-        links.c.value == link.value,
+    save_many(c, [link], now=now)
+
+
+def save_many(c: Connection, made: Sequence[Link], *, now: datetime) -> None:
+    """`save` each: of one identity the last counts."""
+    rows = {
+        (link.endpoint_id, link.system, link.value): {name: getattr(link, name) for name in _FIELDS}
+        | {"updated_at": stamp(now)}
+        for link in made
+    }
+    if not rows:
+        return
+    statement = insert_for(c, links)
+    replaced = {name: statement.excluded[name] for name in (*_FIELDS, "updated_at")}
+    key = ["endpoint_id", "system", "value"]
+    c.execute(statement.on_conflict_do_update(index_elements=key, set_=replaced), list(rows.values()))
+
+
+def agree(c: Connection, kept: Sequence[Link]) -> None:
+    """Both sides agree on the event of `event_seq`, where the EHR's resource is still at that version."""
+    statement = update(links).where(
+        links.c.endpoint_id == bindparam("of_endpoint"),
+        links.c.system == bindparam("of_system"),
+        links.c.value == bindparam("of_value"),
+        links.c.version_id == bindparam("of_version"),
+        links.c.deleted_at.is_(None),
     )
-    if c.execute(update(links).where(*key).values(values)).rowcount == 0:
-        c.execute(insert(links).values(values))
+    rows = [
+        {
+            "of_endpoint": link.endpoint_id,
+            "of_system": link.system,
+            "of_value": link.value,
+            "of_version": link.version_id,
+            "agreed": link.event_seq,
+        }
+        for link in kept
+    ]
+    if rows:
+        c.execute(statement.values(event_seq=bindparam("agreed")), rows)
 
 
 def forget(c: Connection, endpoint_id: int, system: str, value: str) -> None:
