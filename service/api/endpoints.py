@@ -160,7 +160,7 @@ def add_endpoint(new: Json) -> Response:
         audit.write(
             c, who.tenant_id, at=stamp(now), actor=who.name, action="add", subject=f"endpoint/{added.name}"
         )
-    return answer(shown(added), 201)
+    return answer(_one(added), 201)
 
 
 @blueprint.route("/<name>", methods=["GET"])
