@@ -62,6 +62,11 @@ DELETE FROM procrastinate_jobs j WHERE queue_name = '{QUEUE}' AND (
     SELECT 1 FROM procrastinate_workers w
     WHERE w.id = j.worker_id AND w.last_heartbeat > now() - make_interval(secs => {STALE_S})))
 """
+_DUE_BY_OUR_CLOCK = f"""
+UPDATE procrastinate_jobs j SET scheduled_at = NULL FROM lanes l
+WHERE j.queueing_lock = {_NAME.format(row="l")} AND j.status = 'todo' AND j.scheduled_at > now()
+  AND l.due_at <= :now
+"""
 _WITHOUT_A_JOB = f"""
 SELECT {_NAME.format(row="l")} AS name, l.endpoint_id, l.lane, l.due_at
 FROM lanes l JOIN endpoints e ON e.id = l.endpoint_id
@@ -93,7 +98,11 @@ def _run(c: Connection, statement: str) -> None:
 
 
 def sweep(c: Connection, *, now: datetime) -> int:
-    """Throw away what killed workers left, and defer each waiting lane that has no job; how many."""
+    """Throw away what killed workers left, and defer each waiting lane that has no job; how many.
+
+    `now` is the workers' clock, by which lanes are due.
+    """
     c.execute(text(_LOST))
+    c.execute(text(_DUE_BY_OUR_CLOCK), {"now": stamp(now)})  # the database's may be behind
     made = c.execute(text(_DEFER.format(lanes=_WITHOUT_A_JOB)), {"now": stamp(now)}).scalar()
     return len(made or ())

@@ -113,6 +113,17 @@ def test_jobs_that_are_lost_are_made_again(store: Store) -> None:
     assert {job.status for job in deferred(store).values()} == {"todo"}
 
 
+def test_a_lane_that_is_due_by_our_clock_does_not_wait_for_the_database_s(store: Store) -> None:
+    accept(store, loaded(1))
+    ours = now() + timedelta(hours=1)
+    with store.write() as c:
+        c.execute(text("UPDATE lanes SET due_at = :at"), {"at": stamp(ours)})
+        jobs.sweep(c, now=ours - timedelta(seconds=1))
+        assert c.execute(text("SELECT scheduled_at FROM procrastinate_jobs")).scalar() == ours
+        jobs.sweep(c, now=ours)
+        assert c.execute(text("SELECT scheduled_at FROM procrastinate_jobs")).scalar() is None
+
+
 def test_many_new_jobs_are_counted_anew(store: Store) -> None:
     store.vacuum("procrastinate_jobs")
     with store.read() as c:
