@@ -22,7 +22,7 @@ from service.telemetry import make_log
 
 from .ehr import Ehr
 from .outbox import Keeper, step
-from .patients import Patients
+from .patient_cache import Patients
 from .push import Route
 from .worker import Runner, connect, step_name
 
