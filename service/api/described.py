@@ -201,6 +201,7 @@ COMPONENTS: dict[str, Json] = {
         reason=MAYBE,
         conflict={"type": ["integer", "null"]},
     ),
+    "Changed": _object("endpoint changed", endpoint=TEXT, changed=NUMBER),
     "Message": _object(
         "id sender application facility control_id type status issues received_at updated_at",
         id=NUMBER,

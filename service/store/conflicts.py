@@ -5,6 +5,7 @@ A record has at most one open conflict with an EHR. `base`, `theirs`, `fields` a
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -109,6 +110,14 @@ def open_of(c: Connection, endpoint_id: int, tenant_id: int, source: str, event_
         conflicts.c.endpoint_id == endpoint_id,
     )
     return _first(c, query)
+
+
+def open_in_lanes(c: Connection, endpoint_id: int, lanes: Collection[str]) -> list[Conflict]:
+    """The open conflicts with one EHR about these pumps (or patients, where there is no pump)."""
+    query = select(conflicts).where(
+        conflicts.c.endpoint_id == endpoint_id, conflicts.c.lane.in_(lanes), conflicts.c.status == "open"
+    )
+    return [_conflict(row) for row in c.execute(query.order_by(conflicts.c.id))]
 
 
 def open_in_lane(c: Connection, tenant_id: int, lane: str) -> list[Conflict]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, select, tuple_, update
 
+from .engine import insert_for
 from .tables import links
 from .times import stamp
 
@@ -44,6 +45,19 @@ def find(c: Connection, endpoint_id: int, system: str, value: str) -> Link | Non
     )
     row = c.execute(query).first()
     return _link(row) if row is not None else None
+
+
+def find_many(
+    c: Connection, endpoint_id: int, keys: Iterable[tuple[str, str]]
+) -> dict[tuple[str, str], Link]:
+    """The links of these identities (system, value), those that there are."""
+    wanted = sorted(set(keys))
+    found = {}
+    for at in range(0, len(wanted), 200):
+        some = tuple_(links.c.system, links.c.value).in_(wanted[at : at + 200])
+        for row in c.execute(select(links).where(links.c.endpoint_id == endpoint_id, some)):
+            found[row.system, row.value] = _link(row)
+    return found
 
 
 def find_remote(c: Connection, endpoint_id: int, resource_type: str, remote_id: str) -> Link | None:
@@ -96,14 +110,45 @@ def count(c: Connection, endpoint_id: int) -> int:
 
 def save(c: Connection, link: Link, *, now: datetime) -> None:
     """Add the link, or replace what is known of that identity."""
-    values = {name: getattr(link, name) for name in _FIELDS} | {"updated_at": stamp(now)}
-    key = (
-        links.c.endpoint_id == link.endpoint_id,
-        links.c.system == link.system,
-        links.c.value == link.value,
+    save_many(c, [link], now=now)
+
+
+def save_many(c: Connection, made: Sequence[Link], *, now: datetime) -> None:
+    """`save` each: of one identity the last counts."""
+    rows = {
+        (link.endpoint_id, link.system, link.value): {name: getattr(link, name) for name in _FIELDS}
+        | {"updated_at": stamp(now)}
+        for link in made
+    }
+    if not rows:
+        return
+    statement = insert_for(c, links)
+    replaced = {name: statement.excluded[name] for name in (*_FIELDS, "updated_at")}
+    key = ["endpoint_id", "system", "value"]
+    c.execute(statement.on_conflict_do_update(index_elements=key, set_=replaced), list(rows.values()))
+
+
+def agree(c: Connection, kept: Sequence[Link]) -> None:
+    """Both sides agree on the event of `event_seq`, where the EHR's resource is still at that version."""
+    statement = update(links).where(
+        links.c.endpoint_id == bindparam("of_endpoint"),
+        links.c.system == bindparam("of_system"),
+        links.c.value == bindparam("of_value"),
+        links.c.version_id == bindparam("of_version"),
+        links.c.deleted_at.is_(None),
     )
-    if c.execute(update(links).where(*key).values(values)).rowcount == 0:
-        c.execute(insert(links).values(values))
+    rows = [
+        {
+            "of_endpoint": link.endpoint_id,
+            "of_system": link.system,
+            "of_value": link.value,
+            "of_version": link.version_id,
+            "agreed": link.event_seq,
+        }
+        for link in kept
+    ]
+    if rows:
+        c.execute(statement.values(event_seq=bindparam("agreed")), rows)
 
 
 def forget(c: Connection, endpoint_id: int, system: str, value: str) -> None:

@@ -161,11 +161,15 @@ def _identified(
 
 
 def _base(link: Link | None, theirs: Event, known: list[StoredEvent]) -> Event | None:
+    named = next((one for one in known if one.version == version(theirs)), None)
+    agreed = next((one for one in known if link is not None and one.seq == link.event_seq), None)
+    if named is not None and agreed is not None and named.version > agreed.version:
+        return named.event  # we wrote it, and its answer is not noted yet
     if link is not None and link.told is not None:
         return load_event(loads(link.told))
     if link is not None and link.event_seq is not None:
-        return next((one.event for one in known if one.seq == link.event_seq), None)
-    return next((one.event for one in known if one.version == version(theirs)), None)
+        return agreed.event if agreed is not None else None
+    return named.event if named is not None else None
 
 
 def _admit(
