@@ -19,6 +19,7 @@ DEFAULT_OPTIONS: dict[str, Any] = {
     "overlap_seconds": 300,
     "batch_size": 50,
     "parallel": 2,
+    "requests_per_second": 0,
     "headers": {},
 }
 
@@ -83,6 +84,12 @@ def every(c: Connection, tenant_id: int | None = None) -> list[Endpoint]:
 def set_enabled(c: Connection, endpoint_id: int, enabled: bool) -> None:
     """Pause or resume."""
     c.execute(update(endpoints).where(endpoints.c.id == endpoint_id).values(enabled=enabled))
+
+
+def set_options(c: Connection, endpoint_id: int, options: dict[str, Any]) -> None:
+    """Treat it so from now on."""
+    text = json.dumps(options, sort_keys=True)
+    c.execute(update(endpoints).where(endpoints.c.id == endpoint_id).values(options=text))
 
 
 def without_cursor(endpoint: Endpoint) -> Endpoint:

@@ -154,10 +154,15 @@ class HttpEhr:
     """An EHR over HTTP: no proxies or netrc from the environment, no redirects, bounded answers."""
 
     def __init__(
-        self, url: str, headers: Mapping[str, str] | None = None, deadline_s: float = DEADLINE_S
+        self,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        deadline_s: float = DEADLINE_S,
+        wait: Callable[[], None] = lambda: None,
     ) -> None:
         self.url = url.rstrip("/")
         self._deadline_s = deadline_s
+        self._wait = wait  # until the next request may be sent
         self._session = requests.Session()
         self._session.trust_env = False
         self._date: str | None = None
@@ -206,6 +211,12 @@ class HttpEhr:
             raise Ambiguous("the answer is about another resource", 200)
         return made
 
+    def save(self, resource: Json) -> Json:
+        """A resource written under its id, or where it has none under one of the server's; as it is there."""
+        type, id = resource["resourceType"], resource.get("id")
+        url = f"{self.url}/{type}/{id}" if id else f"{self.url}/{type}"
+        return self._call("PUT" if id else "POST", url, resource, {"Prefer": "return=representation"})
+
     def _stored(self, entry: Json) -> Json:
         """The resource of a transaction's answer; read by its location where the server gave none."""
         if "resource" in entry:
@@ -250,6 +261,7 @@ class HttpEhr:
         headers: Mapping[str, str] | None = None,
         end: float | None = None,
     ) -> Json:
+        self._wait()
         sent = {"X-Request-ID": str(uuid.uuid4()), **(headers or {})}
         data = None
         if body is not None:
