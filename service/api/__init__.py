@@ -1,6 +1,6 @@
 """The JSON API under /api/v1: one module a noun, each with its blueprint."""
 
-from . import convert, deliveries, endpoints, events, pumps
+from . import cases, convert, deliveries, drift, endpoints, events, pumps
 
 BLUEPRINTS = (
     events.blueprint,
@@ -8,4 +8,6 @@ BLUEPRINTS = (
     convert.blueprint,
     endpoints.blueprint,
     deliveries.blueprint,
+    drift.blueprint,
+    cases.blueprint,
 )

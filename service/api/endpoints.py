@@ -11,7 +11,8 @@ from flask import Response
 from mappings.envelope import Strictly
 from mappings.fields import Flag, Line, Part, Strict, Whole, Words, refuse
 from service.problems import Refused
-from service.store import audit, deliveries, endpoints
+from service.store import audit, deliveries, drift, endpoints
+from service.store.drift import Run
 from service.store.endpoints import Endpoint
 from service.store.times import stamp
 from service.sync import capability, survey
@@ -20,6 +21,7 @@ from service.sync.scorecard import scorecard
 from service.web import Blueprint, answer, caller, services
 
 from . import described
+from .drift import summary
 
 Json = Any
 blueprint = Blueprint(
@@ -71,6 +73,10 @@ class Options(Strictly):
         metadata={"description": "types that are written although its CapabilityStatement does not offer it"},
     )
     refuse_types = Words(*capability.WRITTEN, metadata={"description": "types that are never written"})
+    reconcile_hours = Whole(
+        0, 8760, metadata={"description": "how often to compare it with the ledger; 0: never by itself"}
+    )
+    reconcile_fix = Flag(metadata={"description": "whether such a comparison mends what it may"})
     transactions = Flag(metadata={"description": "whether transactions are sent, whatever it says itself"})
     headers = Headers()
 
@@ -88,8 +94,8 @@ class NewEndpoint(Strictly):
     backfill = Flag()
 
 
-def shown(endpoint: Endpoint, matrix: Matrix | None = None) -> Json:
-    """An endpoint as JSON; of its headers only the names, of what it can do the summary."""
+def shown(endpoint: Endpoint, matrix: Matrix | None = None, run: Run | None = None) -> Json:
+    """An endpoint as JSON; of its headers only the names, of what it can do and holds the summary."""
     return {
         "name": endpoint.name,
         "url": endpoint.url,
@@ -98,6 +104,7 @@ def shown(endpoint: Endpoint, matrix: Matrix | None = None) -> Json:
         "created_at": endpoint.created_at,
         "read_until": endpoint.cursor,
         "server": matrix and _server(matrix),
+        "drift": run and summary(run),
     }
 
 
@@ -112,7 +119,10 @@ def _server(matrix: Matrix) -> Json:
 
 
 def _one(endpoint: Endpoint) -> Json:
-    return shown(endpoint, survey.known(services().store, endpoint))
+    store = services().store
+    with store.read() as c:
+        run = drift.latest(c, endpoint.id, finished=True)
+    return shown(endpoint, survey.known(store, endpoint), run)
 
 
 @blueprint.route("", methods=["GET"])

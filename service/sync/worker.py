@@ -16,17 +16,17 @@ from service.store.endpoints import Endpoint
 from service.store.engine import Store
 from service.telemetry import make_log
 
-from . import survey
 from .ehr import EhrError, HttpEhr
 from .pull import pull
 from .push import deliver
+from .upkeep import tend
 
 Clock = Callable[[], datetime]
 LEASE = timedelta(seconds=10)
 """How long a lane waits for a killed worker. A slow one may lose it sooner: every write is conditional."""
 IDLE_S = 0.2
-SURVEY_S = 60.0
-"""How often to look whether a server must be asked again what it can do (or did not answer)."""
+TEND_S = 30.0
+"""How often a step of the upkeep is taken: a server asked what it can do, a batch of records compared."""
 log = make_log()
 
 
@@ -121,7 +121,7 @@ def step(store: Store, endpoint: Endpoint, ehr: Any, lane: Lane, now: Clock) -> 
 
 
 class Runner:
-    """Three threads for each endpoint: one delivers, one polls, one asks daily what the server can do; one
+    """Three threads for each endpoint: one delivers, one polls, one keeps up with the server (`upkeep`); one
     more looks for new endpoints."""
 
     def __init__(self, store: Store, now: Clock) -> None:
@@ -144,7 +144,7 @@ class Runner:
             with self._store.read() as c:
                 known = endpoints.every(c)
             for endpoint in known:
-                for work in (self._push, self._pull, self._survey):
+                for work in (self._push, self._pull, self._tend):
                     key = (endpoint.id, work.__name__)
                     if key not in self._threads:
                         thread = threading.Thread(target=work, args=(endpoint.id,), daemon=True)
@@ -157,15 +157,19 @@ class Runner:
             found = endpoints.by_id(c, id)
         return found if found is not None and found.enabled else None
 
-    def _survey(self, id: int) -> None:
+    def _tend(self, id: int) -> None:
+        ehr: HttpEhr | None = None
         while not self._stop.is_set():
             endpoint = self._endpoint(id)
-            if endpoint is not None and survey.is_due(self._store, endpoint, self._now):
+            if endpoint is not None:
+                ehr = ehr or connect(endpoint)
                 try:
-                    survey.refresh(self._store, connect(endpoint), endpoint, self._now)
+                    tend(self._store, ehr, endpoint, self._now)
                 except EhrError as error:
-                    log.warning("survey failed", endpoint=endpoint.name, error=type(error).__name__)
-            self._stop.wait(SURVEY_S)
+                    log.warning("upkeep failed", endpoint=endpoint.name, error=type(error).__name__)
+                except Exception:
+                    log.exception("upkeep failed", endpoint=endpoint.name)
+            self._stop.wait(TEND_S)
 
     def _push(self, id: int) -> None:
         ehr: HttpEhr | None = None
