@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -13,16 +12,17 @@ from mappings.exact_json import loads
 
 def marked_before_sent() -> None:
     """The delivery is done before its transaction is sent: a kill in between loses it."""
-    from service.sync import push
+    from service.store.deliveries import Outcome
+    from service.sync import outbox
 
-    right = push._send
+    right = outbox.deliver
 
-    def wrong(store: Any, ehr: Any, endpoint: Any, delivery: Any, *rest: Any) -> Any:
-        with store.write() as c:
-            push.deliveries.set_sent(c, delivery.id, now=datetime.now(UTC), last_status=None)
-        return right(store, ehr, endpoint, delivery, *rest)
+    def wrong(route: Any, found: Any) -> Any:
+        with route.store.write() as c:
+            outbox.deliveries.record(c, [Outcome(one, "sent") for one in found], now=route.now())
+        return right(route, found)
 
-    push._send = wrong
+    outbox.deliver = wrong
 
 
 def plain_post() -> None:
@@ -44,26 +44,23 @@ def no_lane_order() -> None:
     """A later event of a lane goes before an earlier one."""
     from service.store import deliveries
 
-    right = deliveries.head
+    right = deliveries.waiting
 
-    def wrong(c: Any, lane: Any) -> Any:
-        found = right(c, lane)
-        waiting = deliveries.search(c, 1, limit=100_000, status="pending")
-        of_lane = [d for d in waiting if (d.lane, d.endpoint_id) == (lane.lane, lane.endpoint_id)]
-        return of_lane[-1] if of_lane and found is not None and found.status == "pending" else found
+    def wrong(c: Any, leases: Any, *, now: Any, most: int) -> Any:
+        return right(c, leases, now=now, most=1_000)[::-1]
 
-    deliveries.head = wrong
+    deliveries.waiting = wrong
 
 
 def any_answer_counts() -> None:
     """A reply is taken for ours without a look at what it names."""
-    from service.sync import push
+    from service.sync import send
 
     def wrong(endpoint: Any, due: Any, found: Any) -> Any:
         pairs = zip(due, found, strict=False)
-        return [push._link(endpoint, one.key, remote, one.hash) for one, remote in pairs]
+        return [send.link_of(endpoint, one.key, remote, one.hash) for one, remote in pairs]
 
-    push._answered = wrong
+    send.answered = wrong
 
 
 def answered_before_committed() -> None:
