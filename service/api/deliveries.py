@@ -9,6 +9,7 @@ from marshmallow import fields
 from sqlalchemy import Connection
 
 from mappings.envelope import Strictly
+from mappings.exact_json import loads
 from mappings.fields import Code, Line
 from service.problems import Refused
 from service.steering import CannotChange, change_delivery
@@ -39,6 +40,8 @@ def shown(delivery: Delivery, endpoint: str, event: StoredEvent | None) -> Json:
         "reason": delivery.reason,
         "created_at": delivery.created_at,
         "updated_at": delivery.updated_at,
+        "rung": delivery.rung,
+        "loss": loads(delivery.loss) if delivery.loss else None,
     }
     if event is not None:
         about = event.event

@@ -218,6 +218,12 @@ COMPONENTS: dict[str, Json] = {
         failure=MAYBE,
         next_try_at=TEXT,
         last_status={"type": ["integer", "null"]},
+        rung={"type": ["string", "null"], "description": "the form in which it went (docs/servers.md)"},
+        loss={
+            "type": ["object", "null"],
+            "description": "left_out: resource types that the server refuses; lost: fields of the event that "
+            "cannot be read back from what it stored",
+        },
         reason=MAYBE,
     ),
     "Changed": _object("endpoint changed", endpoint=TEXT, changed=NUMBER),

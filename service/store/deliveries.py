@@ -46,6 +46,8 @@ class Delivery:
     updated_at: str
     failure: str | None
     repeats: int
+    rung: str | None = None
+    loss: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ class Outcome:
     failure: str | None = None
     last_status: int | None = None
     next_try_at: str | None = None
+    rung: str | None = None
+    loss: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +225,7 @@ def record(c: Connection, outcomes: Sequence[Outcome], *, now: datetime) -> None
         c.execute(statement.values(updated_at=stamp(now), **values), rows)
 
 
-_TRIED = ("status", "attempts", "next_try_at", "last_status", "reason", "failure", "repeats")
+_TRIED = ("status", "attempts", "next_try_at", "last_status", "reason", "failure", "repeats", "rung", "loss")
 
 
 def _row(one: Outcome) -> dict[str, Any]:
@@ -235,6 +239,8 @@ def _row(one: Outcome) -> dict[str, Any]:
         one.reason,
         one.failure,
         repeats,
+        one.rung or was.rung,
+        one.loss or was.loss,
     )
     return {"of": was.id} | {f"new_{name}": value for name, value in zip(_TRIED, found, strict=True)}
 

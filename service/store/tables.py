@@ -113,6 +113,8 @@ deliveries = Table(
     Column("created_at", Text, nullable=False),
     Column("updated_at", Text, nullable=False),
     Column("failure", Text),
+    Column("rung", Text),
+    Column("loss", Text),
     Column("repeats", Integer, nullable=False, server_default="0"),
     UniqueConstraint("endpoint_id", "event_seq", name="uq_deliveries_event"),
     Index("ix_deliveries_lane", "endpoint_id", "status", "lane", "id"),

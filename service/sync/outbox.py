@@ -11,8 +11,10 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import datetime, timedelta
 
+from mappings.exact_json import dumps
 from service.chain import Damaged
 from service.store import audit, deliveries, lanes, leases, links
 from service.store.deliveries import Delivery, Outcome
@@ -23,9 +25,9 @@ from service.telemetry import make_log
 
 from .ehr import EhrError
 from .push import Route, deliver
-from .readback import Unresolved
 from .retry import Act, decide
 from .send import Sent
+from .shape import Unresolved
 
 LEASE = timedelta(seconds=10)
 """How long the lanes of a worker that cannot be seen to be gone wait for it."""
@@ -127,7 +129,8 @@ def _record(
 def _outcome(sent: Sent, now: datetime, chance: float) -> Outcome:
     was, error = sent.delivery, sent.error
     if error is None:
-        return Outcome(was, "sent", sent.note or None, last_status=sent.status)
+        loss = dumps(asdict(sent.loss)).decode() if sent.loss is not None else None
+        return Outcome(was, "sent", sent.note or None, last_status=sent.status, rung=sent.rung, loss=loss)
     if isinstance(error, EhrError):
         failure, reason, status = type(error).__name__, f"{type(error).__name__}: {error}", error.status
         asked = error.retry_after_s

@@ -15,7 +15,8 @@ from mappings import identity
 from service.store.endpoints import Endpoint
 
 from .ehr import Ehr
-from .readback import Unresolved, find
+from .readback import find
+from .shape import Unresolved
 
 Json = Any
 Name = tuple[str, str]

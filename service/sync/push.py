@@ -17,12 +17,15 @@ from service.store import links
 from service.store.deliveries import Delivery
 from service.store.endpoints import Endpoint
 from service.store.engine import Store
+from service.store.links import Link
 
+from . import survey
+from .capability import Matrix, finding
 from .ehr import Busy, Ehr, EhrError, Missing, Refused
 from .patients import Name, Patients
-from .readback import Unresolved, read_back
-from .send import Sending, Sent
-from .shape import Parcel, shape
+from .readback import read_back
+from .send import Loss, Sending, Sent
+from .shape import Key, Parcel, Unresolved, shape
 
 Json = Any
 
@@ -42,22 +45,36 @@ class Route:
         """About how many resources go in one transaction."""
         return int(self.endpoint.options.get("batch_size", 50))
 
+    @property
+    def matrix(self) -> Matrix:
+        """What the server can do, asked when it was never asked; raises `EhrError`."""
+        return survey.matrix_of(self.store, self.ehr, self.endpoint, self.now)
+
 
 def deliver(route: Route, found: Sequence[Delivery]) -> list[Sent]:
     """What became of the first deliveries of each lane; those that there was no room for are left out."""
     done: list[Sent] = []
     try:
+        matrix = route.matrix
+    except EhrError as error:
+        return [Sent(delivery, error=error) for delivery in found]
+    try:
         with route.store.read() as c:
             parcels = shape(
-                c, route.endpoint, found, route.size, lambda d, error: done.append(Sent(d, error=error))
+                c,
+                route.endpoint,
+                matrix,
+                found,
+                route.size,
+                lambda d, error: done.append(Sent(d, error=error)),
             )
-        return done + _bring(route, parcels)
+        return done + _bring(route, matrix, parcels)
     except EhrError as error:  # reading back, or looking for patients: nothing of it was sent
         told = {sent.delivery.id for sent in done}
         return done + [Sent(p.delivery, error=error) for p in parcels if p.delivery.id not in told]
 
 
-def _bring(route: Route, parcels: list[Parcel]) -> list[Sent]:
+def _bring(route: Route, matrix: Matrix, parcels: list[Parcel]) -> list[Sent]:
     done: list[Sent] = []
     failed: set[str] = set()
 
@@ -65,9 +82,9 @@ def _bring(route: Route, parcels: list[Parcel]) -> list[Sent]:
         done.append(Sent(parcel.delivery, error=error))
         failed.add(parcel.delivery.lane)
 
-    tried = [parcel for parcel in parcels if parcel.delivery.attempts and parcel.wanted]
+    tried = [p for p in parcels if p.wanted and (p.delivery.attempts or _could_double(p, matrix))]
     if tried:
-        read, stuck = read_back(route.ehr, route.endpoint, tried)
+        read, stuck = read_back(route.ehr, route.endpoint, tried, _among(route, matrix, tried))
         now_known = {parcel.delivery.id: parcel for parcel in read}
         for parcel, error in stuck:
             stop(parcel, error)
@@ -88,7 +105,7 @@ def _bring(route: Route, parcels: list[Parcel]) -> list[Sent]:
         if parcel.due and isinstance(who, Unresolved) and parcel.delivery.lane not in failed:
             stop(parcel, who)
     found = {name: who for name, who in patients.items() if isinstance(who, str)}
-    sent = _send(route, _going(parcels, failed), found)
+    sent = _send(route, matrix, _going(parcels, failed), found)
     about = {parcel.delivery.id: _patient(parcel) for parcel in parcels}
     return done + [_doubted(route, one, about[one.delivery.id], believed) for one in sent]
 
@@ -102,6 +119,36 @@ def _doubted(route: Route, sent: Sent, who: Name, believed: set[Name]) -> Sent:
     return replace(sent, error=Busy(f"{error}; the patient is looked up again", error.status))
 
 
+def _nothing(parcel: Parcel, there: list[Link]) -> Sent:
+    """Of a delivery that the EHR has already, or that a later version has made needless."""
+    if not parcel.wanted:
+        return Sent(parcel.delivery, there, parcel.note or "unchanged")
+    loss = Loss(parcel.plan.left_out, parcel.plan.lost)
+    return Sent(parcel.delivery, there, parcel.note or "unchanged", rung=parcel.plan.rung, loss=loss)
+
+
+def _could_double(parcel: Parcel, matrix: Matrix) -> bool:
+    """Whether a resource would be created without a condition: a worker that was killed may have done so."""
+    return any(
+        one.link is None
+        and one.key[0] != "Provenance"
+        and not matrix.of(one.resource["resourceType"]).conditional_create
+        for one in parcel.due
+    )
+
+
+def _among(route: Route, matrix: Matrix, parcels: Sequence[Parcel]) -> dict[Key, str]:
+    """`Patient/id` of those identities that are found only among their patient's resources."""
+    wanted = {
+        one.key: _patient(parcel)
+        for parcel in parcels
+        for one in parcel.wanted
+        if one.link is None and finding(matrix, one.resource["resourceType"]) == "patient"
+    }
+    patients = route.patients.resolve(route.ehr, set(wanted.values())) if wanted else {}
+    return {key: who for key, name in wanted.items() if isinstance(who := patients.get(name), str)}
+
+
 def _going(parcels: Iterable[Parcel], failed: set[str]) -> list[Parcel]:
     return [parcel for parcel in parcels if parcel.delivery.lane not in failed]
 
@@ -110,7 +157,7 @@ def _patient(parcel: Parcel) -> Name:
     return parcel.event["patient"]["system"], parcel.event["patient"]["value"]
 
 
-def _send(route: Route, parcels: list[Parcel], patients: dict[Name, str]) -> list[Sent]:
+def _send(route: Route, matrix: Matrix, parcels: list[Parcel], patients: dict[Name, str]) -> list[Sent]:
     going: list[Parcel] = []
     nothing: list[Sent] = []
     behind: set[str] = set()
@@ -120,13 +167,13 @@ def _send(route: Route, parcels: list[Parcel], patients: dict[Name, str]) -> lis
             behind.add(parcel.delivery.lane)
         elif parcel.delivery.lane not in behind:  # else it waits for the one before it
             there = [one.link for one in parcel.wanted if one.link is not None]
-            nothing.append(Sent(parcel.delivery, there, parcel.note or "unchanged"))
+            nothing.append(_nothing(parcel, there))
     if not going:
         return nothing
     keys = {key for parcel in going for one in parcel.due for key in referenced(one.resource)}
     with route.store.read() as c:
         linked = links.find_many(c, route.endpoint.id, keys)
     references = {key: f"{link.resource_type}/{link.remote_id}" for key, link in linked.items()}
-    sending = Sending(route.ehr, route.endpoint, references | patients)
+    sending = Sending(route.ehr, route.endpoint, references | patients, matrix.transactions)
     sending.send(going)
     return nothing + sending.done

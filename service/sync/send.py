@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mappings import identity
-from mappings.identity import content_hash, resource_identity
+from mappings.identity import content_hash, referenced, resource_identity
 from service.store.deliveries import Delivery
 from service.store.endpoints import Endpoint
 from service.store.links import Link
 
+from . import ladder
 from .ehr import Ambiguous, Ehr, EhrError, Stale
 from .readback import link_of
 from .retry import TABLE
@@ -27,6 +28,14 @@ References = dict[Key, str]
 
 
 @dataclass(frozen=True, slots=True)
+class Loss:
+    """What did not get there: resource types left out, fields of the event that cannot be read back."""
+
+    left_out: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Sent:
     """What became of a delivery: links of what the EHR holds now, or the error that it met."""
 
@@ -35,6 +44,8 @@ class Sent:
     note: str = ""
     status: int | None = None
     error: Exception | None = None
+    rung: str | None = None
+    loss: Loss | None = None
 
 
 @dataclass
@@ -44,6 +55,7 @@ class Sending:
     ehr: Ehr
     endpoint: Endpoint
     references: References
+    transactions: bool = True
     done: list[Sent] = field(default_factory=list)
     failed: set[str] = field(default_factory=set)  # lanes
 
@@ -51,6 +63,10 @@ class Sending:
         """Send what can be sent; of a lane nothing goes after a delivery that failed."""
         parcels = [parcel for parcel in parcels if parcel.delivery.lane not in self.failed]
         if not parcels:
+            return
+        if not self.transactions:
+            for parcel in parcels:
+                self._one_by_one(parcel)
             return
         due = [one for parcel in parcels for one in parcel.due]
         try:
@@ -69,6 +85,32 @@ class Sending:
                 self._fail(parcels, error)
         else:
             self._count(parcels, found)
+
+    def _one_by_one(self, parcel: Parcel) -> None:
+        """A parcel's resources, each alone, what another refers to first; links of what arrived are kept."""
+        if parcel.delivery.lane in self.failed:
+            return
+        made: dict[Key, Link] = {}
+        answers: dict[Key, Json] = {}
+        try:
+            for one in ordered(parcel.due):
+                stored = self.ehr.write(entry(self.endpoint, one, self._lookup))
+                (link,) = answered(self.endpoint, [one], [stored])
+                made[one.key], answers[one.key] = link, stored
+                self.references[one.key] = f"{link.resource_type}/{link.remote_id}"
+        except Exception as error:  # of the EHR, or a bug with this content
+            self.done.append(Sent(parcel.delivery, list(made.values()), error=error))
+            self.failed.add(parcel.delivery.lane)
+            return
+        self._arrived(parcel, [answers[one.key] for one in parcel.due], list(made.values()))
+
+    def _lookup(self, type: str, system: str, value: str) -> str | None:
+        return self.references.get((system, value))
+
+    def _arrived(self, parcel: Parcel, answers: Sequence[Json], made: Sequence[Link]) -> None:
+        there = [one.link for one in parcel.wanted if one.is_there and one.link is not None]
+        loss = Loss(parcel.plan.left_out, lost(parcel, answers))
+        self.done.append(Sent(parcel.delivery, [*there, *made], status=200, rung=parcel.plan.rung, loss=loss))
 
     def _halves(self, parcels: Sequence[Parcel]) -> None:
         middle = len(parcels) // 2
@@ -92,8 +134,7 @@ class Sending:
                 continue
             for link in made:
                 self.references[link.system, link.value] = f"{link.resource_type}/{link.remote_id}"
-            there = [one.link for one in parcel.wanted if one.is_there and one.link is not None]
-            self.done.append(Sent(parcel.delivery, [*there, *made], status=200))
+            self._arrived(parcel, answers, made)
 
     def bundle(self, due: Sequence[Wanted]) -> Json:
         """The transaction of these resources; references lead into it, into the EHR, or stay logical."""
@@ -102,13 +143,35 @@ class Sending:
         def lookup(type: str, system: str, value: str) -> str | None:
             if (system, value) in within:
                 return identity.urn(system, value)
-            return self.references.get((system, value))
+            return self._lookup(type, system, value)
 
         return {
             "resourceType": "Bundle",
             "type": "transaction",
             "entry": [entry(self.endpoint, one, lookup) for one in due],
         }
+
+
+def ordered(due: Sequence[Wanted]) -> list[Wanted]:
+    """What another refers to first; as they stand where they refer to each other in a ring."""
+    left, made = list(due), list[Wanted]()
+    while left:
+        keys = {one.key for one in left}
+        free = [one for one in left if not set(referenced(one.resource)) & (keys - {one.key})]
+        taken = free or left[:1]
+        made += taken
+        left = [one for one in left if one not in taken]
+    return made
+
+
+def lost(parcel: Parcel, answers: Sequence[Json]) -> tuple[str, ...]:
+    """The fields that the plan gives up, and those that the server left out of what it stored."""
+    if not any(content_hash(answer) != one.hash for one, answer in zip(parcel.due, answers, strict=True)):
+        return parcel.plan.lost
+    stored = {one.key: answer for one, answer in zip(parcel.due, answers, strict=True)}
+    whole = [stored.get(one.key, one.resource) for one in parcel.wanted]
+    gone = ladder.lost(parcel.event, ladder.read_back(parcel.event["type"], whole))
+    return tuple(dict.fromkeys((*parcel.plan.lost, *gone)))
 
 
 def entry(endpoint: Endpoint, one: Wanted, lookup: identity.Lookup) -> Json:

@@ -20,7 +20,7 @@ from .owner import is_gone, process_name
 from .patients import Patients
 from .pull import pull
 from .push import Route
-from .upkeep import tend
+from .survey import is_due, refresh
 
 Clock = Callable[[], datetime]
 IDLE_S = 0.5
@@ -161,7 +161,8 @@ class Runner:
             if endpoint is not None:
                 ehr = ehr or connect(endpoint)
                 try:
-                    tend(self._store, ehr, endpoint, self._now)
+                    if is_due(self._store, endpoint, self._now):
+                        refresh(self._store, ehr, endpoint, self._now)
                 except EhrError as error:
                     log.warning("upkeep failed", endpoint=endpoint.name, error=type(error).__name__)
                 except Exception:
