@@ -74,12 +74,21 @@ class Metrics:
             ["method", "route", "status"],
             registry=self.registry,
         )
+        self._drift = Gauge(
+            "itb_drift",
+            "What differed at the newest comparison of an EHR with the ledger",
+            ["endpoint", "kind"],
+            registry=self.registry,
+        )
         self._deliveries = Gauge(
             "itb_deliveries", "Deliveries to EHRs, by status", ["status"], registry=self.registry
         )
 
-    def render(self, deliveries: Mapping[str, int]) -> bytes:
-        """The Prometheus text, with the number of deliveries as it is now."""
+    def render(self, deliveries: Mapping[str, int], drift: Mapping[tuple[str, str], int]) -> bytes:
+        """The Prometheus text, with the number of deliveries as it is now, and the drift by endpoint and kind."""
+        self._drift.clear()
+        for (endpoint, kind), count in drift.items():
+            self._drift.labels(endpoint, kind).set(count)
         for status, count in deliveries.items():
             self._deliveries.labels(status).set(count)
         return generate_latest(self.registry)

@@ -268,6 +268,25 @@ def change(
     return [row.id for row in found]
 
 
+def reopen(c: Connection, endpoint: Endpoint, ids: Collection[int], *, now: datetime) -> None:
+    """What was sent is due again, and the EHR is read before anything is sent; its lane keeps its order."""
+    where = (
+        deliveries.c.endpoint_id == endpoint.id,
+        deliveries.c.id.in_(ids),
+        deliveries.c.status == "sent",
+    )
+    names = set(c.execute(select(deliveries.c.lane).where(*where)).scalars())
+    values = {"status": "pending", "attempts": 1, "next_try_at": stamp(now), "updated_at": stamp(now)}
+    c.execute(update(deliveries).where(*where).values(values))
+    lanes.touch(c, endpoint.tenant_id, endpoint.id, names)
+
+
+def not_sent(c: Connection, ids: Collection[int]) -> set[int]:
+    """Which of these deliveries are on their way, or held."""
+    query = select(deliveries.c.id).where(deliveries.c.id.in_(ids), deliveries.c.status != "sent")
+    return set(c.execute(query).scalars())
+
+
 def ids_of(c: Connection, endpoint_id: int, statuses: Collection[str], *, limit: int) -> list[int]:
     """The numbers of an endpoint's deliveries in any of these statuses, the oldest first."""
     query = select(deliveries.c.id).where(

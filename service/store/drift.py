@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, fun
 from mappings.exact_json import dumps, loads
 
 from .endpoints import Endpoint
-from .tables import cases, deliveries, events, findings, reconciliations
+from .tables import cases, deliveries, endpoints, events, findings, reconciliations
 from .times import stamp
 
 Json = Any
@@ -299,3 +299,20 @@ def search_cases(
 
 def _case(row: Row[Any]) -> Case:
     return Case(**dict(row._mapping) | {"remote_ids": loads(row.remote_ids)})
+
+
+def newest_counts(c: Connection) -> dict[tuple[str, str], int]:
+    """(endpoint, kind) of what the newest finished comparison of each endpoint found, and how many."""
+    newest = (
+        select(func.max(reconciliations.c.id))
+        .where(reconciliations.c.finished_at.is_not(None))
+        .group_by(reconciliations.c.endpoint_id)
+    )
+    query = (
+        select(endpoints.c.name, reconciliations.c.counts)
+        .join(endpoints, endpoints.c.id == reconciliations.c.endpoint_id)
+        .where(reconciliations.c.id.in_(newest))
+    )
+    return {
+        (row.name, kind): number for row in c.execute(query) for kind, number in loads(row.counts).items()
+    }

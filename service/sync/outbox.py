@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 
 from mappings.exact_json import dumps
 from service.chain import Damaged
-from service.store import audit, deliveries, lanes, leases, links
+from service.store import audit, deliveries, drift, lanes, leases, links
 from service.store.deliveries import Delivery, Outcome
 from service.store.engine import Store
 from service.store.lanes import Lease
@@ -27,7 +27,7 @@ from .ehr import EhrError
 from .push import Route, deliver
 from .retry import Act, decide
 from .send import Sent
-from .shape import Unresolved
+from .shape import Doubled, Unresolved
 
 LEASE = timedelta(seconds=10)
 """How long the lanes of a worker that cannot be seen to be gone wait for it."""
@@ -121,6 +121,8 @@ def _record(
         links.save_many(c, [link for one in counted for link in one.links], now=now)
         deliveries.record(c, outcomes, now=now)
         audit.write_many(c, endpoint.tenant_id, [_audited(one, now) for one in outcomes if _tells(one)])
+        for error in (one.error for one in counted if isinstance(one.error, Doubled)):
+            drift.open_case(c, endpoint, "duplicate", error.type, error.key, error.remote_ids, now=now)
         lanes.refresh(c, endpoint.id, ours)
         lanes.release(c, endpoint.id, ours, owner)
     return Counter(one.status for one in outcomes)
@@ -135,7 +137,8 @@ def _outcome(sent: Sent, now: datetime, chance: float) -> Outcome:
         failure, reason, status = type(error).__name__, f"{type(error).__name__}: {error}", error.status
         asked = error.retry_after_s
     elif isinstance(error, (Unresolved, Damaged)):
-        failure, reason, status, asked = type(error).__name__, str(error), None, None
+        failure = "Unresolved" if isinstance(error, Unresolved) else type(error).__name__
+        reason, status, asked = str(error), None, None
     else:
         log.error("delivery failed", delivery=was.id, exc_info=error)
         failure, reason, status, asked = "Bug", f"internal error: {type(error).__name__}", None, None

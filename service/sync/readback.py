@@ -12,7 +12,7 @@ from service.store.endpoints import Endpoint
 from service.store.links import Link
 
 from .ehr import Ehr, Missing
-from .shape import Key, Parcel, Unresolved, Wanted
+from .shape import Doubled, Key, Parcel, Unresolved, Wanted
 
 Json = Any
 TOKENS = 20
@@ -63,8 +63,7 @@ def _linked(ehr: Ehr, one: Wanted) -> Json:
 
 def _only(one: Wanted, held: list[Json]) -> Json | None:
     if len(held) > 1:
-        type = one.resource["resourceType"]
-        raise Unresolved(f"the EHR holds {len(held)} resources of {type} {one.key[0]}|{one.key[1]}")
+        raise Doubled(one.resource["resourceType"], one.key, [resource["id"] for resource in held])
     return held[0] if held else None
 
 

@@ -39,6 +39,14 @@ class Unresolved(Exception):
     """A person must decide before this can be sent; the message says what."""
 
 
+class Doubled(Unresolved):
+    """The EHR holds one identity of ours more than once: a case is opened for it."""
+
+    def __init__(self, type: str, key: Key, remote_ids: Sequence[str]) -> None:
+        self.type, self.key, self.remote_ids = type, key, tuple(remote_ids)
+        super().__init__(f"the EHR holds {len(remote_ids)} resources of {type} {key[0]}|{key[1]}")
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """A resource as the EHR should hold it, and what is known of it there."""
