@@ -13,12 +13,14 @@ PIP := -m pip --disable-pip-version-check --no-input
 
 INSTALLED := $(VENV)/.installed
 HAPI_BUILT := $(HAPI)/target/classpath
+RIVAL := benchmarks/linuxforhealth
+RIVAL_BUILT := $(RIVAL)/target/classpath
 HAPI_HL7 := fixtures/hapi-hl7
 HAPI_HL7_BUILT := $(HAPI_HL7)/target/classpath
 
 .DELETE_ON_ERROR:
 .PHONY: help install lint test fuzz check-image demo hapi hapi-build hapi-archive bench golden docs lock wheel install-runtime clean \
-        need-python need-java need-postgresql
+        need-python need-java need-postgresql need-strace
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -42,6 +44,10 @@ need-java:
 need-postgresql:
 	@ls /usr/lib/postgresql/1[5-9]/bin/initdb /usr/lib/postgresql/[2-9][0-9]/bin/initdb 2>/dev/null | grep -q . || \
 	  { echo 'missing: PostgreSQL, 15 or later; on Debian: sudo apt-get install postgresql' >&2; exit 1; }
+
+need-strace:
+	@command -v strace >/dev/null || \
+	  { echo 'missing: strace; on Debian: sudo apt-get install strace' >&2; exit 1; }
 
 # --- the environment ------------------------------------------------------------------------------------
 
@@ -69,7 +75,7 @@ lint: install ## format, lint, types, import contracts
 	@$(BIN)/lint-imports --no-cache > build/imports.txt 2>&1 || { cat build/imports.txt; exit 1; }
 	@grep '^Contracts: [1-9]' build/imports.txt || { echo 'import-linter saw no contract' >&2; exit 1; }
 
-test: need-python need-java need-postgresql install hapi-build lint ## everything: lint, the suite on real servers, the image's steps
+test: need-python need-java need-postgresql need-strace install hapi-build lint ## everything: lint, the suite on real servers, the image's steps
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 	$(MAKE) check-image
 
@@ -79,7 +85,11 @@ fuzz: install ## the property tests with new examples each time; PYTEST_ARGS='-k
 check-image: install-runtime install ## what the image would run, run here: its command, its health check
 	ITB_IMAGE_PREFIX=$(abspath $(PREFIX)) $(BIN)/python -m pytest tests/image/check_image.py
 
-bench: install hapi-build ## every benchmark, beside its rival in the same run
+$(RIVAL_BUILT): $(RIVAL)/pom.xml $(shell find $(RIVAL)/src -type f) | need-java
+	cd $(RIVAL) && mvn --batch-mode --quiet -Dstyle.color=never compile jar:jar dependency:build-classpath
+	@touch $@
+
+bench: install hapi-build $(RIVAL_BUILT) ## every benchmark, beside its rival in the same run
 	@set -e; for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark; done
 
 golden: install ## write golden files that are not there yet; FORCE=1 rewrites all, for you to read the diff
@@ -137,4 +147,4 @@ $(PREFIX)/.installed: $(WHEEL) requirements.lock
 	@touch $@
 
 clean: ## everything that was made, but the virtual environment
-	rm -rf build dist *.egg-info $(HAPI)/target $(HAPI_HL7)/target .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist *.egg-info $(HAPI)/target $(HAPI_HL7)/target $(RIVAL)/target .mypy_cache .ruff_cache .pytest_cache .hypothesis

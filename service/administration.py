@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
 from .chain import ANCHOR
-from .opening import settings
+from .opening import now, settings
 from .progress import advancing
 
 
@@ -45,4 +46,41 @@ def _anchors(expect: tuple[str, ...]) -> tuple[str, ...]:
     return expect
 
 
-COMMANDS = (verify,)
+@click.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+def backup(file: Path) -> None:
+    """Copy the SQLite ledger to FILE while the service runs: one moment of it, verified, never half a file.
+
+    Prints the anchors of the copy (see `itb verify`). How to restore one: docs/operations.md.
+    """
+    from .store.backup import back_up, size
+    from .store.engine import Store
+    from .verify import verified
+
+    store = Store(settings().database_url)
+    with advancing("copying", size(store)) as advance:
+        anchors = back_up(store, file, verified, advance)
+    for anchor in anchors:
+        click.echo(f"{file}\t{anchor}")
+
+
+@click.command("migrate-to")
+@click.argument("url")
+def migrate_to(url: str) -> None:
+    """Move the site to the database at URL: from SQLite to PostgreSQL, or back.
+
+    Every row of every table is copied, then counted and compared. The service and its workers must be
+    stopped. Killed, it goes on where it stood when it is run again. The old database is left as it is: set
+    ITB_DATABASE_URL to URL, and never start a service on the old one again.
+    """
+    from .store.engine import Store, StoreError
+    from .store.move import move
+
+    source, target = Store(settings().database_url), Store(url)
+    if source.engine.url == target.engine.url:
+        raise StoreError("URL is the database that the site is in already")
+    for name, number in move(source, target, now=now(), bar=advancing).items():
+        click.echo(f"{name}\t{number} rows, the same in both")
+
+
+COMMANDS = (verify, backup, migrate_to)

@@ -13,18 +13,20 @@ from mappings.exact_json import dumps, lines
 from mappings.fields import issues_of
 from mappings.identity import SOURCE
 
-from . import cli_deliveries, conversion
+from . import cli_deliveries, cli_hooks, conversion
 from .administration import COMMANDS as ADMINISTRATION
+from .cli_conflicts import COMMANDS as CONFLICTS
 from .cli_servers import COMMANDS as SERVERS
 from .cli_servers import introduce
-from .commands import convert, ledger_files, sync
+from .commands import convert, convert_hl7
+from .commands.jobs import COMMANDS as JOBS
 from .fake_ehr.personality import NAMES as FAKE_EHRS
-from .opening import TENANT, now, opened, settings
+from .opening import TENANT, Commands, now, opened, settings
 from .progress import counted
 from .synthetic import write_clinic
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="itb-fhir")
 def main() -> None:
     """Intrathecal baclofen pump records to and from FHIR R4, in step with hospital EHRs.
@@ -34,8 +36,10 @@ def main() -> None:
     """
 
 
-for _job in (convert.convert, ledger_files.import_, ledger_files.export, sync.sync):
+for _job in JOBS:
     main.add_command(_job)
+for _message in convert_hl7.COMMANDS:
+    convert.convert.add_command(_message)
 
 
 @main.command()
@@ -257,8 +261,9 @@ def endpoints_list() -> None:
 
 
 main.add_command(cli_deliveries.deliveries)
-for _command in cli_deliveries.OF_ENDPOINTS:
+for _command in (*cli_deliveries.OF_ENDPOINTS, *cli_hooks.OF_ENDPOINTS):
     endpoints.add_command(_command)
+
 
 # --- running --------------------------------------------------------------------------------------------
 
@@ -327,7 +332,7 @@ def _named(text: str) -> tuple[str, str]:
     return system, value
 
 
-for command in (*ADMINISTRATION, *SERVERS):
+for command in (*ADMINISTRATION, *SERVERS, *CONFLICTS):
     main.add_command(command)
 
 

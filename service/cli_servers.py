@@ -1,4 +1,4 @@
-"""`itb doctor`, `itb cases`: what each server can take, what is wrong."""
+"""`itb doctor`, `itb reconcile`, `itb cases`: what each server can take, what it holds, what is wrong."""
 
 from __future__ import annotations
 
@@ -132,6 +132,72 @@ def _event_lines(one: Json) -> list[str]:
     return lines
 
 
+@click.command()
+@click.argument("endpoint")
+@click.option(
+    "--fix", is_flag=True, help="mend what may be mended: sent again, read into the ledger, or asked"
+)
+@click.option("--json", "as_json", is_flag=True, help="the findings as JSON, one a line, then the summary")
+def reconcile(endpoint: str, fix: bool, as_json: bool) -> None:
+    """Compare everything that ENDPOINT should hold with what it holds, by identifier and content.
+
+    With --fix what is missing or older there is due for delivery again, in the order of its lane, and what
+    was edited there is read into the ledger; what was deleted there, or is there twice, waits for a person.
+    Nothing is ever deleted there. The exit status is 1 when something differs and was not mended.
+    """
+    from .progress import advancing
+    from .store import drift
+    from .sync.ehr import EhrError
+    from .sync.reconcile import Comparison
+    from .sync.reconcile import reconcile as compare
+    from .sync.survey import refresh
+    from .sync.worker import connect
+
+    store = opened()
+    of = named(store, endpoint)
+    ehr = connect(of)
+    try:
+        comparison = Comparison(store, ehr, of, refresh(store, ehr, of, now), now, fix)
+        with store.read() as c:
+            total = drift.count_settled(c, of)
+        with advancing(f"comparing {endpoint}", total) as advance:
+            run = compare(comparison, "cli", advance)
+    except EhrError as error:
+        raise click.ClickException(f"{type(error).__name__}: {endpoint} could not be read") from None
+    whole = _show(store, run, as_json)
+    click.echo(_summary(run, as_json))
+    sys.exit(0 if whole else 1)
+
+
+def _show(store: Any, run: Any, as_json: bool) -> bool:
+    """Print every finding; whether all of them were mended (so also when there is none)."""
+    from .api.drift import shown
+    from .store import drift
+
+    after, whole = 0, True
+    while True:
+        with store.read() as c:
+            found = drift.of_run(c, TENANT, run.id, limit=500, after_id=after)
+        if not found:
+            return whole
+        for one in found:
+            whole = whole and one.repaired is not None and one.kind != "duplicate"
+            named_as = f"{one.resource_type} {one.system.rpartition('/')[2]} {one.value}"
+            done = f" -> {one.repaired}" if one.repaired else ""
+            line = f"{one.kind:<10}{named_as}: {one.reason}{done}"
+            click.echo(dumps(shown(one)).decode() if as_json else line)
+        after = found[-1].id
+
+
+def _summary(run: Any, as_json: bool) -> str:
+    from .api.drift import summary
+
+    if as_json:
+        return dumps(summary(run)).decode()
+    said = ", ".join(f"{number} {kind}" for kind, number in run.counts.items()) or "no difference"
+    return f"{run.compared} records compared: {said}"
+
+
 @click.group()
 def cases() -> None:
     """What a person must sort out in an EHR, such as a record that it holds twice."""
@@ -171,4 +237,4 @@ def cases_close(number: int, reason: str) -> None:
     click.echo(f"{number} closed")
 
 
-COMMANDS = (doctor, cases)
+COMMANDS = (doctor, reconcile, cases)

@@ -10,7 +10,7 @@ from flask import Blueprint, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy.exc import SQLAlchemyError
 
-from .store import deliveries, drift
+from .store import deliveries, drift, messages
 from .store.engine import is_migrated, sqlite_file
 from .web import Services, answer, services
 
@@ -37,8 +37,9 @@ def metrics() -> Response:
     """Prometheus text."""
     made = services()
     with made.store.read() as c:
-        counted, drifted = deliveries.counts(c), drift.newest_counts(c)
-    return Response(made.metrics.render(counted, drifted), content_type=CONTENT_TYPE_LATEST)
+        counted = deliveries.counts(c)
+        held, drifted = messages.held(c), drift.newest_counts(c)
+    return Response(made.metrics.render(counted, held, drifted), content_type=CONTENT_TYPE_LATEST)
 
 
 def _database(made: Services) -> str:

@@ -14,9 +14,12 @@ from granian import Granian
 from granian.constants import Interfaces
 
 from .app import create_app
+from .mllp.listen import Listener
 from .settings import Settings, from_environment
 from .store.engine import Store, migrate
+from .store.tables import DEFAULT_TENANT
 from .sync.worker import Runner
+from .verify import require_sound
 
 
 def now() -> datetime:
@@ -33,6 +36,9 @@ def wsgi() -> Flask:
     app = create_app(settings, clock=now)
     if settings.worker:
         Runner(app.extensions["itb"].store, now).start()
+    if settings.mllp_listen:
+        made = app.extensions["itb"]
+        Listener(made.store, settings, DEFAULT_TENANT, now, made.log, made.metrics.registry).start()
     return app
 
 
@@ -47,6 +53,7 @@ def run(settings: Settings, host: str, port: int) -> None:
     """Serve until a signal stops it; the database is migrated first."""
     store = Store(settings.database_url)
     migrate(store)
+    require_sound(store)
     store.close()
     chosen = port or free_port(host)
     click.echo(f"itb-fhir serves http://{host}:{chosen}/docs", err=True)
@@ -65,6 +72,7 @@ def run(settings: Settings, host: str, port: int) -> None:
 
 def run_worker(store: Store) -> None:
     """Keep the EHRs in step until Ctrl-C or SIGTERM."""
+    require_sound(store)
     stop = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())

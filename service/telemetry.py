@@ -83,12 +83,22 @@ class Metrics:
         self._deliveries = Gauge(
             "itb_deliveries", "Deliveries to EHRs, by status", ["status"], registry=self.registry
         )
+        self._messages = Gauge(
+            "itb_messages", "HL7 v2 messages that wait, by status", ["status"], registry=self.registry
+        )
 
-    def render(self, deliveries: Mapping[str, int], drift: Mapping[tuple[str, str], int]) -> bytes:
-        """The Prometheus text, with the number of deliveries as it is now, and the drift by endpoint and kind."""
+    def render(
+        self,
+        deliveries: Mapping[str, int],
+        messages: Mapping[str, int],
+        drift: Mapping[tuple[str, str], int],
+    ) -> bytes:
+        """The Prometheus text, with what there is now: deliveries, messages that wait, drift of the EHRs."""
         self._drift.clear()
         for (endpoint, kind), count in drift.items():
             self._drift.labels(endpoint, kind).set(count)
+        for status, count in messages.items():
+            self._messages.labels(status).set(count)
         for status, count in deliveries.items():
             self._deliveries.labels(status).set(count)
         return generate_latest(self.registry)

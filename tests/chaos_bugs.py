@@ -17,10 +17,10 @@ def marked_before_sent() -> None:
 
     right = outbox.deliver
 
-    def wrong(route: Any, found: Any) -> Any:
+    def wrong(route: Any, found: Any, settle: Any) -> Any:
         with route.store.write() as c:
             outbox.deliveries.record(c, [Outcome(one, "sent") for one in found], now=route.now())
-        return right(route, found)
+        return right(route, found, settle)
 
     outbox.deliver = wrong
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, select, update
 
-from .tables import endpoints
+from .tables import endpoints, events
 from .times import stamp
 
 DEFAULT_OPTIONS: dict[str, Any] = {
@@ -25,7 +25,8 @@ DEFAULT_OPTIONS: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One EHR; `cursor` is the `_lastUpdated` up to which it was read."""
+    """One EHR: `cursor` is the `_lastUpdated` up to which it was read, `since_seq` the last event that the
+    ledger held when it was added."""
 
     id: int
     tenant_id: int
@@ -34,6 +35,7 @@ class Endpoint:
     enabled: bool
     created_at: str
     cursor: str | None
+    since_seq: int
     options: dict[str, Any] = field(default_factory=dict, repr=False)  # headers may hold a secret
 
 
@@ -48,6 +50,8 @@ def add(
         options=json.dumps(DEFAULT_OPTIONS | options, sort_keys=True),
         enabled=True,
         created_at=stamp(now),
+        # A number and no time: a clock that is set back must not make a later event an earlier one.
+        since_seq=func.coalesce(select(func.max(events.c.seq)).scalar_subquery(), 0),
     )
     c.execute(made)
     found = find(c, tenant_id, name)
@@ -81,8 +85,19 @@ def set_enabled(c: Connection, endpoint_id: int, enabled: bool) -> None:
     c.execute(update(endpoints).where(endpoints.c.id == endpoint_id).values(enabled=enabled))
 
 
-def set_cursor(c: Connection, endpoint_id: int, cursor: str) -> None:
-    """Remember how far the endpoint was read."""
+def set_options(c: Connection, endpoint_id: int, options: dict[str, Any]) -> None:
+    """Treat it so from now on."""
+    text = json.dumps(options, sort_keys=True)
+    c.execute(update(endpoints).where(endpoints.c.id == endpoint_id).values(options=text))
+
+
+def without_cursor(endpoint: Endpoint) -> Endpoint:
+    """The endpoint as if it had never been read."""
+    return replace(endpoint, cursor=None)
+
+
+def set_cursor(c: Connection, endpoint_id: int, cursor: str | None) -> None:
+    """Remember how far the endpoint was read; None: from the start again."""
     c.execute(update(endpoints).where(endpoints.c.id == endpoint_id).values(cursor=cursor))
 
 
@@ -95,5 +110,6 @@ def _endpoint(row: Row[Any]) -> Endpoint:
         enabled=row.enabled,
         created_at=row.created_at,
         cursor=row.cursor,
+        since_seq=row.since_seq,
         options=DEFAULT_OPTIONS | json.loads(row.options),
     )

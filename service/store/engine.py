@@ -77,7 +77,14 @@ class Store:
             event.listen(self.engine, "begin", _sqlite_begin)
         else:
             name = "postgresql+psycopg" if parsed.drivername == "postgresql" else parsed.drivername
-            self.engine = create_engine(parsed.set(drivername=name), hide_parameters=True, pool_pre_ping=True)
+            # A writer that waits for one that hangs must end as well, and say so.
+            asked = f"-c lock_timeout={BUSY_TIMEOUT_S}s {parsed.query.get('options', '')}"
+            self.engine = create_engine(
+                parsed.set(drivername=name),
+                hide_parameters=True,
+                pool_pre_ping=True,
+                connect_args={"options": asked},
+            )
             event.listen(self.engine, "begin", _postgresql_begin)
         self._check_durable()
 
@@ -133,7 +140,10 @@ def _sqlite_connect(connection: Any, _record: object) -> None:
         "recursive_triggers=ON",  # else INSERT OR REPLACE deletes without firing the append-only trigger
         f"busy_timeout={BUSY_TIMEOUT_S * 1000}",
     ):
-        connection.execute(f"PRAGMA {pragma}")
+        try:
+            connection.execute(f"PRAGMA {pragma}")
+        except UnicodeDecodeError:  # SQLite's message names what it found damaged, byte for byte
+            raise StoreError("the database file is damaged: restore a backup (itb verify)") from None
 
 
 def _sqlite_begin(c: Connection) -> None:

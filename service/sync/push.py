@@ -13,19 +13,19 @@ from typing import Any
 
 from mappings.identity import referenced
 from mappings.validate import validate
-from service.store import links
+from service.store import conflicts, links
 from service.store.deliveries import Delivery
 from service.store.endpoints import Endpoint
 from service.store.engine import Store
-from service.store.links import Link
 
-from . import survey
+from . import arrival, survey
 from .capability import Matrix, finding
-from .ehr import Busy, Ehr, EhrError, Missing, Refused
-from .patients import Name, Patients
-from .readback import read_back
+from .ehr import Busy, Ehr, EhrError, Missing, Refused, Stale
+from .patient_cache import Name, Patients
+from .readback import Changed, read_back
+from .reading import Reader
 from .send import Loss, Sending, Sent
-from .shape import Key, Parcel, Unresolved, shape
+from .shape import Key, Parcel, Unresolved, shape, waits_for
 
 Json = Any
 
@@ -51,30 +51,34 @@ class Route:
         return survey.matrix_of(self.store, self.ehr, self.endpoint, self.now)
 
 
-def deliver(route: Route, found: Sequence[Delivery]) -> list[Sent]:
-    """What became of the first deliveries of each lane; those that there was no room for are left out."""
+Settle = Callable[[Sequence[Sent]], None]
+"""Commits what became of some deliveries, when more is still to be sent."""
+
+
+def deliver(route: Route, found: Sequence[Delivery], settle: Settle) -> list[Sent]:
+    """What became of the first deliveries of each lane; those that there was no room for are left out.
+
+    So are those that `settle` was given already.
+    """
     done: list[Sent] = []
     try:
         matrix = route.matrix
     except EhrError as error:
         return [Sent(delivery, error=error) for delivery in found]
+
+    def failed(delivery: Delivery, error: Exception) -> None:
+        done.append(Sent(delivery, error=error))
+
     try:
         with route.store.read() as c:
-            parcels = shape(
-                c,
-                route.endpoint,
-                matrix,
-                found,
-                route.size,
-                lambda d, error: done.append(Sent(d, error=error)),
-            )
-        return done + _bring(route, matrix, parcels)
+            parcels = shape(c, route.endpoint, matrix, found, route.size, failed)
+        return done + _bring(route, matrix, parcels, settle)
     except EhrError as error:  # reading back, or looking for patients: nothing of it was sent
         told = {sent.delivery.id for sent in done}
         return done + [Sent(p.delivery, error=error) for p in parcels if p.delivery.id not in told]
 
 
-def _bring(route: Route, matrix: Matrix, parcels: list[Parcel]) -> list[Sent]:
+def _bring(route: Route, matrix: Matrix, parcels: list[Parcel], settle: Settle) -> list[Sent]:
     done: list[Sent] = []
     failed: set[str] = set()
 
@@ -87,7 +91,11 @@ def _bring(route: Route, matrix: Matrix, parcels: list[Parcel]) -> list[Sent]:
         read, stuck = read_back(route.ehr, route.endpoint, tried, _among(route, matrix, tried))
         now_known = {parcel.delivery.id: parcel for parcel in read}
         for parcel, error in stuck:
-            stop(parcel, error)
+            if isinstance(error, Changed):
+                done.append(_read_in(route, parcel, error))
+                failed.add(parcel.delivery.lane)
+            else:
+                stop(parcel, error)
         parcels = [now_known.get(parcel.delivery.id, parcel) for parcel in parcels]
     for parcel in parcels:
         issues = [
@@ -105,26 +113,23 @@ def _bring(route: Route, matrix: Matrix, parcels: list[Parcel]) -> list[Sent]:
         if parcel.due and isinstance(who, Unresolved) and parcel.delivery.lane not in failed:
             stop(parcel, who)
     found = {name: who for name, who in patients.items() if isinstance(who, str)}
-    sent = _send(route, matrix, _going(parcels, failed), found)
     about = {parcel.delivery.id: _patient(parcel) for parcel in parcels}
-    return done + [_doubted(route, one, about[one.delivery.id], believed) for one in sent]
+
+    def doubted(sent: Sequence[Sent]) -> list[Sent]:
+        return [_doubted(route, one, about[one.delivery.id], believed) for one in sent]
+
+    going = _going(parcels, failed)
+    sent = _send(route, matrix, going, found, lambda some: settle(doubted(some)))
+    return done + doubted(sent)
 
 
-def _doubted(route: Route, sent: Sent, who: Name, believed: set[Name]) -> Sent:
-    """A refusal may be about a patient who was believed to be there and is not any more: ask again."""
-    if who not in believed or not isinstance(sent.error, (Refused, Missing)):
-        return sent
-    route.patients.forget([who])
-    error = sent.error
-    return replace(sent, error=Busy(f"{error}; the patient is looked up again", error.status))
-
-
-def _nothing(parcel: Parcel, there: list[Link]) -> Sent:
+def _nothing(parcel: Parcel) -> Sent:
     """Of a delivery that the EHR has already, or that a later version has made needless."""
+    seen, kept, note = parcel.there(seen=True), parcel.there(seen=False), parcel.note or "unchanged"
     if not parcel.wanted:
-        return Sent(parcel.delivery, there, parcel.note or "unchanged")
+        return Sent(parcel.delivery, seen, kept, note)
     loss = Loss(parcel.plan.left_out, parcel.plan.lost)
-    return Sent(parcel.delivery, there, parcel.note or "unchanged", rung=parcel.plan.rung, loss=loss)
+    return Sent(parcel.delivery, seen, kept, note, rung=parcel.plan.rung, loss=loss)
 
 
 def _could_double(parcel: Parcel, matrix: Matrix) -> bool:
@@ -149,6 +154,40 @@ def _among(route: Route, matrix: Matrix, parcels: Sequence[Parcel]) -> dict[Key,
     return {key: who for key, name in wanted.items() if isinstance(who := patients.get(name), str)}
 
 
+def _doubted(route: Route, sent: Sent, who: Name, believed: set[Name]) -> Sent:
+    """A refusal may be about a patient who was believed to be there and is not any more: ask again."""
+    if who not in believed or not isinstance(sent.error, (Refused, Missing)):
+        return sent
+    route.patients.forget([who])
+    error = sent.error
+    return replace(sent, error=Busy(f"{error}; the patient is looked up again", error.status))
+
+
+def _read_in(route: Route, parcel: Parcel, changed: Changed) -> Sent:
+    """What stands in the way is read as by a poll: merged and sent at once, or a conflict holds this."""
+    store, endpoint, delivery = route.store, route.endpoint, parcel.delivery
+    if changed.resource is None:
+        with store.write() as c:
+            arrival.take_deletion(c, endpoint, changed.type, changed.id, route.now())
+        return Sent(delivery, note=f"{changed} was deleted in the EHR: read in", again=True)
+    try:
+        reader = Reader(store, route.ehr, endpoint)
+        taken = arrival.take(store, route.ehr, reader, endpoint, [changed.resource], route.now)
+    except EhrError as error:
+        return Sent(delivery, error=error)
+    with store.read() as c:
+        asked = conflicts.open_in_lanes(c, endpoint.id, [delivery.lane])
+        conflict = waits_for(c, parcel.event, delivery, asked)
+    if conflict is None:
+        refused = arrival.refusal(store, endpoint, changed.resource)
+        if refused is not None:
+            why = f"{changed} was edited in the EHR to what cannot be read: {refused}"
+            return Sent(delivery, error=Unresolved(why))
+        if not taken:  # a poll was faster
+            return Sent(delivery, error=Stale(f"{changed} was edited in the EHR"))
+    return Sent(delivery, note=f"{changed} was edited in the EHR: read in", again=True)
+
+
 def _going(parcels: Iterable[Parcel], failed: set[str]) -> list[Parcel]:
     return [parcel for parcel in parcels if parcel.delivery.lane not in failed]
 
@@ -157,7 +196,9 @@ def _patient(parcel: Parcel) -> Name:
     return parcel.event["patient"]["system"], parcel.event["patient"]["value"]
 
 
-def _send(route: Route, matrix: Matrix, parcels: list[Parcel], patients: dict[Name, str]) -> list[Sent]:
+def _send(
+    route: Route, matrix: Matrix, parcels: list[Parcel], patients: dict[Name, str], settle: Settle
+) -> list[Sent]:
     going: list[Parcel] = []
     nothing: list[Sent] = []
     behind: set[str] = set()
@@ -166,14 +207,17 @@ def _send(route: Route, matrix: Matrix, parcels: list[Parcel], patients: dict[Na
             going.append(parcel)
             behind.add(parcel.delivery.lane)
         elif parcel.delivery.lane not in behind:  # else it waits for the one before it
-            there = [one.link for one in parcel.wanted if one.link is not None]
-            nothing.append(_nothing(parcel, there))
+            nothing.append(_nothing(parcel))
     if not going:
         return nothing
     keys = {key for parcel in going for one in parcel.due for key in referenced(one.resource)}
     with route.store.read() as c:
         linked = links.find_many(c, route.endpoint.id, keys)
-    references = {key: f"{link.resource_type}/{link.remote_id}" for key, link in linked.items()}
-    sending = Sending(route.ehr, route.endpoint, references | patients, matrix.transactions)
+    references = {
+        key: f"{link.resource_type}/{link.remote_id}"
+        for key, link in linked.items()
+        if link.deleted_at is None
+    }
+    sending = Sending(route.ehr, route.endpoint, references | patients, settle, matrix.transactions)
     sending.send(going)
     return nothing + sending.done

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,10 +19,18 @@ TOKENS = 20
 """Identifiers in one search: its address stays short."""
 
 
+class Changed(Exception):
+    """The EHR's users edited or deleted (`resource` None) something of ours that was not read yet."""
+
+    def __init__(self, type: str, id: str, resource: Json) -> None:
+        super().__init__(f"{type}/{id}")
+        self.type, self.id, self.resource = type, id, resource
+
+
 def read_back(
     ehr: Ehr, endpoint: Endpoint, parcels: list[Parcel], patients: Mapping[Key, str]
 ) -> tuple[list[Parcel], list[Any]]:
-    """The parcels with what the EHR holds now, and (parcel, Unresolved) of those that need a person.
+    """The parcels with what the EHR holds now, and (parcel, error) of those that need a person or a look.
 
     `patients` as in `find`.
     """
@@ -33,23 +41,23 @@ def read_back(
     for parcel in parcels:
         try:
             ready.append(parcel.with_wanted(_agreed(ehr, endpoint, one, found) for one in parcel.wanted))
-        except Unresolved as error:
+        except (Unresolved, Changed) as error:
             stuck.append((parcel, error))
     return ready, stuck
 
 
 def _agreed(ehr: Ehr, endpoint: Endpoint, one: Wanted, found: Mapping[Key, list[Json]]) -> Wanted:
-    """It, linked to what the EHR holds now; Unresolved where somebody edited or deleted it there."""
+    """It, linked to what the EHR holds now; Changed where somebody edited or deleted it there."""
+    if one.link is not None and one.link.deleted_at is not None:
+        return one
     remote = _linked(ehr, one) if one.link is not None else _only(one, found.get(one.key, []))
     if remote is None:
         return one
     hashed, version = content_hash(remote), remote["meta"]["versionId"]
     agreed = one.link
     if agreed is not None and agreed.version_id != version and hashed not in (agreed.content_hash, one.hash):
-        raise Unresolved(
-            f"{remote['resourceType']}/{remote['id']} was edited in the EHR since: read it first"
-        )
-    return replace(one, link=link_of(endpoint, one.key, remote, hashed))
+        raise Changed(remote["resourceType"], remote["id"], remote)
+    return replace(one, link=link_of(endpoint, one.key, remote, hashed), seen=True)
 
 
 def _linked(ehr: Ehr, one: Wanted) -> Json:
@@ -58,7 +66,7 @@ def _linked(ehr: Ehr, one: Wanted) -> Json:
     try:
         return ehr.read(type, id)
     except Missing as error:
-        raise Unresolved(f"{type}/{id} was deleted in the EHR") from error
+        raise Changed(type, id, None) from error
 
 
 def _only(one: Wanted, held: list[Json]) -> Json | None:
@@ -68,7 +76,7 @@ def _only(one: Wanted, held: list[Json]) -> Json | None:
 
 
 def find(
-    ehr: Ehr, keys: Iterable[Key], types: Mapping[Key, str], patients: Mapping[Key, str] | None = None
+    ehr: Ehr, keys: Collection[Key], types: Mapping[Key, str], patients: Mapping[Key, str] | None = None
 ) -> dict[Key, list[Json]]:
     """What the EHR holds under each identity; a few searches for many.
 

@@ -6,7 +6,7 @@ entry never fails its neighbours. An answer counts only where each entry names t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,13 +37,19 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What became of a delivery: links of what the EHR holds now, or the error that it met."""
+    """What became of a delivery: links of what the EHR holds now, or the error that it met.
+
+    `kept` are links that the ledger had already: a poll may have renewed them meanwhile.
+    `again`: what stood in the way was read in, so it is due at once and no try is counted.
+    """
 
     delivery: Delivery
     links: Sequence[Link] = ()
+    kept: Sequence[Link] = ()
     note: str = ""
     status: int | None = None
     error: Exception | None = None
+    again: bool = False
     rung: str | None = None
     loss: Loss | None = None
 
@@ -55,6 +61,7 @@ class Sending:
     ehr: Ehr
     endpoint: Endpoint
     references: References
+    settle: Callable[[Sequence[Sent]], None]
     transactions: bool = True
     done: list[Sent] = field(default_factory=list)
     failed: set[str] = field(default_factory=set)  # lanes
@@ -108,13 +115,16 @@ class Sending:
         return self.references.get((system, value))
 
     def _arrived(self, parcel: Parcel, answers: Sequence[Json], made: Sequence[Link]) -> None:
-        there = [one.link for one in parcel.wanted if one.is_there and one.link is not None]
+        links, kept = [*parcel.there(seen=True), *made], parcel.there(seen=False)
         loss = Loss(parcel.plan.left_out, lost(parcel, answers))
-        self.done.append(Sent(parcel.delivery, [*there, *made], status=200, rung=parcel.plan.rung, loss=loss))
+        self.done.append(Sent(parcel.delivery, links, kept, status=200, rung=parcel.plan.rung, loss=loss))
 
     def _halves(self, parcels: Sequence[Parcel]) -> None:
         middle = len(parcels) // 2
         self.send(parcels[:middle])
+        # Before the next request: what a poll reads meanwhile must know what we wrote.
+        self.settle(self.done)
+        self.done = []
         self.send(parcels[middle:])
 
     def _fail(self, parcels: Sequence[Parcel], error: Exception) -> None:

@@ -289,6 +289,7 @@ def test_doctor_says_what_is_missing_and_how_to_get_it(itb: Site) -> None:
     assert done.exit_code == 1
     assert [line.split(": ")[0] for line in done.stdout.splitlines()] == [
         "ok    database",
+        "ok    ledger",
         "FAIL  keys",
         "FAIL  endpoints",
         "ok    deliveries",

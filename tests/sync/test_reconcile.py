@@ -50,14 +50,20 @@ class Ward(Site):
     def lose(self, *keys: tuple[str, str]) -> None:
         """As if it had never been there: the server was restored to before it."""
         for key in keys:
-            self.ehr.state.versions[key] = []
+            del self.ehr.state.versions[key]
 
     def turn_back(self, key: tuple[str, str]) -> None:
         """To its first version."""
         del self.ehr.state.versions[key][1:]
 
     def delete(self, key: tuple[str, str]) -> None:
-        self.ehr._exchange("DELETE", f"{self.ehr.url}/{key[0]}/{key[1]}")
+        about = [
+            k
+            for k, versions in self.ehr.history.items()
+            if k[0] == "Provenance" and f"{key[0]}/{key[1]}" in str(versions[-1]["target"])
+        ]
+        for one in (*about, key):  # what is referred to cannot be deleted
+            assert self.ehr.state.remove(one, self.ehr._later()) is not None
 
     def double(self, key: tuple[str, str]) -> str:
         """A user of the EHR copies a record, identifier and all."""
@@ -127,8 +133,8 @@ def test_an_edit_there_is_read_into_the_ledger(ward: Ward) -> None:
 
 def test_what_was_deleted_there_is_asked_about_and_never_written_again(ward: Ward) -> None:
     ward.delete(ward.key(*REFILL_KEY))
-    assert ward.compare() == {"deleted": 1}
-    assert ward.compare(fix=True) == {"deleted": 1}
+    assert ward.compare() == {"deleted": 2}  # its Provenance too
+    assert ward.compare(fix=True) == {"deleted": 2}
     ward.push()
     assert ward.held(*REFILL_KEY) == []
     assert ward.compare() == {}  # known, and with a person
@@ -191,7 +197,7 @@ def test_a_correction_that_was_marked_as_sent_and_never_was_is_found_by_what_it_
         from service.store.tables import deliveries as rows
 
         c.execute(rows.update().where(rows.c.status == "pending").values(status="sent"))
-    assert ward.compare(fix=True) == {"stale": 1}
+    assert ward.compare(fix=True) == {"missing": 1, "stale": 1}  # its Provenance; its content
     assert ward.push() == {"sent": 1}
     assert ward.compare() == {}
     assert len(ward.held(*REFILL_KEY)[0]) == 2
@@ -223,7 +229,7 @@ def test_a_server_that_cannot_search_by_identifier_is_compared_all_the_same(tmp_
         comparison = Comparison(site.store, site.ehr, site.endpoint, matrix, site.now, True)
         assert reconcile.reconcile(comparison, "test").counts == {}
         (key,) = [k for k in there.fake.state.versions if k[0] == "DocumentReference"][:1]
-        there.fake.state.versions[key] = []
+        del there.fake.state.versions[key]
         assert reconcile.reconcile(comparison, "test").counts == {"missing": 1}
         assert site.push() == {"sent": 1}
         assert reconcile.reconcile(comparison, "test").counts == {}

@@ -7,7 +7,6 @@ import random
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,21 +23,16 @@ from service import chain, verify
 from service.chain import Damaged
 from service.store import audit, chains, deliveries, endpoints, events
 from service.store.deliveries import Outcome
-from service.store.engine import Store, migrate
+from service.store.engine import Store, StoreError, migrate
 from service.store.tables import audit as audit_table
 from service.store.tables import events as events_table
 
 NOW = datetime(2026, 11, 23, 9, tzinfo=UTC)
 
 
-@contextlib.contextmanager
-def no_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    yield lambda step: None
-
-
 def wrong(store: Store, *expected: str) -> list[str]:
     """What `itb verify` finds fault with."""
-    return [found.what for found in verify.findings(store, expected, no_bar) if not found.ok]
+    return [found.what for found in verify.findings(store, expected) if not found.ok]
 
 
 def fill(store: Store, records: int = 20, tenant: int = 1) -> None:
@@ -75,7 +69,7 @@ def test_every_event_and_audit_row_is_sealed(store: Store) -> None:
         c.exec_driver_sql("INSERT INTO tenants (id, name) VALUES (2, 'other')")
     fill(store, 5, tenant=2)
     assert wrong(store) == []
-    anchors = [found.what for found in verify.findings(store, (), no_bar)]
+    anchors = [found.what for found in verify.findings(store)]
     assert [anchor.rpartition(":")[0] for anchor in anchors] == [
         "events/1:27",
         "events/2:7",
@@ -277,7 +271,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("flip") / "itb.db"
     store = Store(f"sqlite:///{path}")
     migrate(store)
-    fill(store, 60)
+    fill(store, 200)
     with store.write() as c:
         for event in EVERY.values():
             known = endpoints.every(c, 1)
@@ -295,9 +289,10 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def ledger_rows(path: Path) -> Any:
     """What the file says of events and audit; None where it cannot be read."""
     with contextlib.closing(sqlite3.connect(f"file:{path}?immutable=1", uri=True)) as c:
+        c.text_factory = bytes  # a flipped bit may leave what is no UTF-8
         try:
             return [c.execute(f"SELECT * FROM {name} ORDER BY 1").fetchall() for name in ("events", "audit")]
-        except sqlite3.DatabaseError:
+        except (sqlite3.DatabaseError, UnicodeDecodeError):  # also a message that names what was damaged
             return None
 
 
@@ -325,7 +320,7 @@ def flips(file: bytes, folder: Path, copies: int) -> Counter[str]:
 def is_detected(path: Path) -> bool:
     try:
         store = Store(f"sqlite:///{path}")
-    except DBAPIError:
+    except (DBAPIError, StoreError):
         return True
     try:
         return bool(wrong(store))

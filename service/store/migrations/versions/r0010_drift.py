@@ -1,12 +1,12 @@
-"""Comparisons of an EHR with the ledger, what they found, and cases for a person."""
+"""In which form a delivery went; comparisons of an EHR with the ledger; cases for a person."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0007"
-down_revision = "0006"
+revision = "0010"
+down_revision = "0009"
 
 _BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
@@ -24,6 +24,8 @@ def _endpoint() -> sa.Column[int]:
 
 
 def upgrade() -> None:
+    for name in ("rung", "loss"):
+        op.add_column("deliveries", sa.Column(name, sa.Text))
     op.create_table(
         "reconciliations",
         sa.Column("id", _BIG, primary_key=True, autoincrement=True),
