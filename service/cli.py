@@ -284,7 +284,7 @@ def worker() -> None:
     """Only keep the EHRs in step, without HTTP; until Ctrl-C."""
     from .server import run_worker
 
-    run_worker(opened())
+    run_worker(opened(), settings().engine)
 
 
 @main.command("fake-ehr")

@@ -78,18 +78,21 @@ class Keeper:
             leases.renew(c, owners, until=self._now() + LEASE)
 
 
-def step(route: Route, keeper: Keeper, owner: str, *, most_lanes: int | None = None) -> Counter[str] | None:
-    """What some deliveries of due lanes came to, by status; None when there was no lane to take."""
+def step(
+    route: Route, keeper: Keeper, owner: str, *, most_lanes: int | None = None, lane: str | None = None
+) -> Counter[str] | None:
+    """What some deliveries of due lanes (or of one) came to, by status; None when there was none to take."""
     endpoint, now = route.endpoint, route.now()
     if not endpoint.enabled:
         return None
     with route.store.read() as c:
-        if not lanes.is_due(c, endpoint.id, now=now):
+        if not lanes.is_due(c, endpoint.id, now=now, lane=lane):
             return None
     limit = most_lanes or max(1, route.size // 2)
     with keeper.keep(owner):
         with route.store.write() as c:
-            taken = lanes.claim(c, endpoint.id, owner, now=now, until=now + LEASE, limit=limit)
+            until = now + LEASE
+            taken = lanes.claim(c, endpoint.id, owner, now=now, until=until, limit=limit, lane=lane)
             most = max(1, min(PER_LANE, limit // max(1, len(taken))))
             found = deliveries.waiting(c, taken, now=now, most=most)
         if not taken:

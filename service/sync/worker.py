@@ -114,8 +114,8 @@ class Runner:
     One more looks for new endpoints, and for leases of processes that were killed.
     """
 
-    def __init__(self, store: Store, now: Clock) -> None:
-        self._store, self._now = store, now
+    def __init__(self, store: Store, now: Clock, *, delivers: bool = True) -> None:
+        self._store, self._now, self._delivers = store, now, delivers
         self._stop = threading.Event()
         self._keeper = Keeper(store, now)
         self._threads: dict[tuple[int, str], threading.Thread] = {}
@@ -140,7 +140,7 @@ class Runner:
                     known = endpoints.every(c)
                 for endpoint in known:
                     self._patients.setdefault(endpoint.id, Patients(endpoint, self._now))
-                    for number in range(endpoint.options["parallel"]):
+                    for number in range(endpoint.options["parallel"] if self._delivers else 0):
                         self._begin(endpoint.id, f"push-{number}", self._push)
                     self._begin(endpoint.id, "pull", self._pull)
                     self._begin(endpoint.id, "survey", self._survey)
