@@ -1,12 +1,12 @@
 """A pull of many changed resources beside a bare loop that only reads the same pages.
 
-An EHR (the fake one, in a process of its own, or a real HAPI at --url) holds refills that its users entered, about
-200 pumps. Both read every page. The pull also keeps each version raw, finds patient and pump, makes an event
-of it, checks it against the ledger, seals it into the chain, and commits once a page. It fails when any is missed
-or doubled, when memory grows, or below the ratio.
+An EHR (the fake one, in a process of its own, or a real HAPI at --url) holds refills that its users entered,
+about 200 pumps. Both read every page. The pull also keeps each version raw, finds patient and pump, makes an
+event of it, checks it against the ledger, seals it into the chain, and commits once a page. It fails when any
+is missed or doubled, when memory grows, or below the ratio.
 
-The aim is 0.8 of the bare loop on a real HAPI; it is not reached: making and sealing an event takes this one process
-longer than HAPI takes to give a resource. The default of --at-least only notices that it became worse.
+The aim is 0.8 of the bare loop on a real HAPI; it is not reached: making and sealing an event takes this one
+process longer than HAPI takes to give a resource. The default of --at-least only notices that it got worse.
 
     python benchmarks/pull.py [--resources 20000] [--at-least 0.01] [--url http://127.0.0.1:8090/fhir]
 """
