@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from . import convert, import_csv, ledger_files, mllp, sync, watch
+from . import convert, import_bulk, import_csv, ledger_files, mllp, sync, watch
 
 COMMANDS = (
     convert.convert,
     ledger_files.import_,
     ledger_files.export,
     import_csv.import_csv,
+    import_bulk.import_bulk,
     sync.sync,
     mllp.mllp,
     watch.watch,
