@@ -70,7 +70,7 @@ def _asked(store: Any, endpoint: Any) -> Json:
 
     error = None
     try:
-        matrix = survey.refresh(store, connect(endpoint), endpoint, now)
+        matrix = survey.refresh(store, connect(endpoint, store, now), endpoint, now)
     except EhrError as failure:
         error = f"{type(failure).__name__}: its /metadata could not be read"
         known = survey.known(store, endpoint)
@@ -155,7 +155,7 @@ def reconcile(endpoint: str, fix: bool, as_json: bool) -> None:
 
     store = opened()
     of = named(store, endpoint)
-    ehr = connect(of)
+    ehr = connect(of, store, now)
     try:
         comparison = Comparison(store, ehr, of, refresh(store, ehr, of, now), now, fix)
         with store.read() as c:

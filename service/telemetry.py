@@ -87,16 +87,26 @@ class Metrics:
             "itb_messages", "HL7 v2 messages that wait, by status", ["status"], registry=self.registry
         )
 
+        self._shut = Gauge(
+            "itb_endpoint_breaker_open",
+            "1 while an EHR's breaker lets only probes through",
+            ["endpoint"],
+            registry=self.registry,
+        )
+
     def render(
         self,
         deliveries: Mapping[str, int],
         messages: Mapping[str, int],
+        shut: Mapping[str, bool],
         drift: Mapping[tuple[str, str], int],
     ) -> bytes:
-        """The Prometheus text, with what there is now: deliveries, messages that wait, drift of the EHRs."""
+        """The Prometheus text, as it is now: deliveries, messages that wait, breakers, drift of the EHRs."""
         self._drift.clear()
         for (endpoint, kind), count in drift.items():
             self._drift.labels(endpoint, kind).set(count)
+        for endpoint, is_shut in shut.items():
+            self._shut.labels(endpoint).set(is_shut)
         for status, count in messages.items():
             self._messages.labels(status).set(count)
         for status, count in deliveries.items():

@@ -174,6 +174,12 @@ COMPONENTS: dict[str, Json] = {
             "description": "what its CapabilityStatement says, once it was read",
         },
         drift={"type": ["object", "null"], "description": "the newest comparison with the ledger, in short"},
+        breaker=_object(
+            "state failures until",
+            state={"type": "string", "enum": ["closed", "open", "half-open"]},
+            failures=NUMBER,
+            until=MAYBE,
+        ),
     ),
     "Scorecard": _object(
         "endpoint url software fhir_version problems by_option system types events not_yet",

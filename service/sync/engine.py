@@ -94,7 +94,7 @@ class Spread:
         known: dict[int, tuple[Endpoint, Ehr]] = self._local.__dict__.setdefault("ehrs", {})
         was, ehr = known.get(endpoint.id, (None, None))
         if was is None or ehr is None or (was.url, was.options) != (endpoint.url, endpoint.options):
-            ehr = connect(endpoint)
+            ehr = connect(endpoint, self._store, self._now)
             known[endpoint.id] = (endpoint, ehr)
         return ehr
 

@@ -6,17 +6,18 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Any
 
-from service.store import endpoints, lanes, leases
+from service.store import endpoints, gates, lanes, leases
 from service.store.endpoints import Endpoint
 from service.store.engine import Store
 from service.telemetry import make_log
 
 from .ehr import EhrError, HttpEhr
+from .gate import Gate, call
 from .outbox import LEASE, Keeper, step
 from .owner import is_gone, process_name
 from .patient_cache import Patients
@@ -53,14 +54,25 @@ class Result:
         return ", ".join([*words, *([self.error] if self.error else [])]) or "nothing to do"
 
 
-def connect(endpoint: Endpoint) -> HttpEhr:
-    """The EHR of an endpoint."""
-    return HttpEhr(endpoint.url, headers=endpoint.options.get("headers") or {})
+def connect(endpoint: Endpoint, store: Store | None = None, now: Clock | None = None) -> HttpEhr:
+    """The EHR of an endpoint; with a store, at the pace that all its workers keep together."""
+    headers = endpoint.options.get("headers") or {}
+    pace = endpoint.options["requests_per_second"]
+    if store is None or now is None or not pace:
+        return HttpEhr(endpoint.url, headers=headers)
+
+    def wait() -> None:
+        with store.write() as c:
+            after, seconds = call(Gate(**gates.find(c, endpoint.id)), pace, now())
+            gates.save(c, endpoint.tenant_id, endpoint.id, asdict(after))
+        time.sleep(seconds)
+
+    return HttpEhr(endpoint.url, headers=headers, wait=wait)
 
 
 def sync_once(store: Store, endpoint: Endpoint, now: Clock, *, accept_deletions: bool = False) -> Result:
     """Read what changed, deliver all that is due, and read again so that our own writes are known as such."""
-    ehr = connect(endpoint)
+    ehr = connect(endpoint, store, now)
     pulled: dict[str, int] = {}
     sent: dict[str, int] = {}
     try:
@@ -165,7 +177,7 @@ class Runner:
         while not self._stop.is_set():
             endpoint = self._endpoint(id)
             if endpoint is not None:
-                ehr = ehr or connect(endpoint)
+                ehr = ehr or connect(endpoint, self._store, self._now)
                 try:
                     self._alone("upkeep", endpoint, partial(tend, self._store, ehr, endpoint, self._now))
                 except EhrError as error:
@@ -181,7 +193,7 @@ class Runner:
             try:
                 endpoint = self._endpoint(id)
                 if endpoint is not None:
-                    ehr = ehr or connect(endpoint)
+                    ehr = ehr or connect(endpoint, self._store, self._now)
                     route = Route(self._store, ehr, endpoint, self._patients[id], self._now)
                     if step(route, self._keeper, step_name()) is not None:
                         continue
@@ -197,7 +209,7 @@ class Runner:
             try:
                 endpoint = self._endpoint(id)
                 if endpoint is not None:
-                    ehr = ehr or connect(endpoint)
+                    ehr = ehr or connect(endpoint, self._store, self._now)
                     thorough = time.monotonic() >= thorough_at
                     poll = partial(pull, self._store, ehr, endpoint, self._now, thorough=thorough)
                     self._alone("pull", endpoint, poll)
