@@ -67,12 +67,18 @@ def take(
         return counts
     with store.write() as c:
         known = _seen(c, endpoint, [one.resource for one in arrived])
+        linked = _links(c, endpoint, [one.resource for one in arrived])
+        fresh = {(one.seen.resource_type, one.seen.remote_id) for one in arrived}
         kept: list[RemoteVersion] = []
         for one in arrived:
             if _key(one.seen) in known:
                 continue
             known[_key(one.seen)] = ""
-            taken = _take(c, endpoint, one, now)
+            place = (one.seen.resource_type, one.seen.remote_id)
+            # Of one resource that is here twice, the first may have made the link.
+            link = linked.pop(place, None) if place in fresh else links.find_remote(c, endpoint.id, *place)
+            fresh.discard(place)
+            taken = _take(c, endpoint, one, link, now)
             if taken is not None:
                 kept.append(taken)
                 name = taken.outcome.partition(":")[0]
@@ -190,9 +196,10 @@ def _links(c: Connection, endpoint: Endpoint, resources: list[Json]) -> dict[tup
 # --- taking in: one transaction -------------------------------------------------------------------------
 
 
-def _take(c: Connection, endpoint: Endpoint, one: Arrival, now: Clock) -> RemoteVersion | None:
-    """The version with what became of it; None when it must be read again."""
-    link = links.find_remote(c, endpoint.id, one.seen.resource_type, one.seen.remote_id)
+def _take(
+    c: Connection, endpoint: Endpoint, one: Arrival, link: Link | None, now: Clock
+) -> RemoteVersion | None:
+    """The version with what became of it; None when it must be read again. `link` is that of now."""
     if link is not None and (one.link is None or link.version_id != one.link.version_id):
         if not _is_echo(link, one.seen):
             return None  # we wrote it meanwhile: what was read may be older than that
@@ -208,7 +215,7 @@ def _take(c: Connection, endpoint: Endpoint, one: Arrival, now: Clock) -> Remote
             outcome, seq = _take_part(c, endpoint, one, link, now)
         else:
             assert one.told is not None
-            outcome, seq = agreement.accept(c, endpoint, one.told, now())
+            outcome, seq = agreement.accept(c, endpoint, one.told, link, now())
     except MappingError as error:
         return _take_refused(c, endpoint, one, error, now)
     except Damaged:
@@ -254,7 +261,9 @@ def _take_part(
     outcome: str = "unchanged"
     seq: int | None = None
     if one.told is not None:
-        outcome, seq = agreement.accept(c, endpoint, one.told, now())
+        resource = one.told.resource
+        telling = links.find_remote(c, endpoint.id, resource["resourceType"], resource["id"])
+        outcome, seq = agreement.accept(c, endpoint, one.told, telling, now())
     if outcome == "unchanged":
         before = remote.raw_of(c, endpoint.id, link.resource_type, link.remote_id, link.version_id or "")
         name = record_of(c, endpoint, link)
