@@ -37,7 +37,7 @@ from service.synthetic import clinic
 
 ROOT = Path(__file__).resolve().parent.parent
 ENDPOINT = "ward"
-STUCK_S = 120
+STUCK_S = 60
 
 
 @dataclass(frozen=True, slots=True)
