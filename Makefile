@@ -18,7 +18,7 @@ HAPI_HL7_BUILT := $(HAPI_HL7)/target/classpath
 
 .DELETE_ON_ERROR:
 .PHONY: help install lint test fuzz check-image demo hapi hapi-build hapi-archive bench golden docs lock wheel install-runtime clean \
-        need-python need-java need-postgresql
+        need-python need-java need-postgresql need-strace
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -42,6 +42,10 @@ need-java:
 need-postgresql:
 	@ls /usr/lib/postgresql/1[5-9]/bin/initdb /usr/lib/postgresql/[2-9][0-9]/bin/initdb 2>/dev/null | grep -q . || \
 	  { echo 'missing: PostgreSQL, 15 or later; on Debian: sudo apt-get install postgresql' >&2; exit 1; }
+
+need-strace:
+	@command -v strace >/dev/null || \
+	  { echo 'missing: strace; on Debian: sudo apt-get install strace' >&2; exit 1; }
 
 # --- the environment ------------------------------------------------------------------------------------
 
@@ -69,7 +73,7 @@ lint: install ## format, lint, types, import contracts
 	@$(BIN)/lint-imports --no-cache > build/imports.txt 2>&1 || { cat build/imports.txt; exit 1; }
 	@grep '^Contracts: [1-9]' build/imports.txt || { echo 'import-linter saw no contract' >&2; exit 1; }
 
-test: need-python need-java need-postgresql install hapi-build lint ## everything: lint, the suite on real servers, the image's steps
+test: need-python need-java need-postgresql need-strace install hapi-build lint ## everything: lint, the suite on real servers, the image's steps
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 	$(MAKE) check-image
 

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
 
-from mappings import Issue, MappingError
+from mappings import MappingError
 from mappings.exact_json import dumps, lines
 from mappings.fields import issues_of
 from mappings.identity import SOURCE
 
-from . import conversion, parallel
+from . import conversion
 from .administration import COMMANDS as ADMINISTRATION
 from .cli_servers import COMMANDS as SERVERS
 from .cli_servers import introduce
+from .commands import convert, ledger_files, sync
 from .fake_ehr.personality import NAMES as FAKE_EHRS
-from .intake import Loaded, load_line, take
-from .opening import TENANT, now, opened, settings
+from .opening import TENANT, Commands, now, opened, settings
 from .progress import counted
 from .synthetic import write_clinic
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="itb-fhir")
 def main() -> None:
     """Intrathecal baclofen pump records to and from FHIR R4, in step with hospital EHRs.
@@ -36,65 +34,8 @@ def main() -> None:
     """
 
 
-def said(line: int, issues: Iterable[Issue]) -> None:
-    """`line N: path: rule: message` on standard error."""
-    for issue in issues:
-        click.echo(f"line {line}: {issue.path}: {issue.rule}: {issue.message}", err=True)
-
-
-# --- convert --------------------------------------------------------------------------------------------
-
-
-@main.group()
-def convert() -> None:
-    """Convert between events and FHIR: NDJSON in, NDJSON out, in constant memory."""
-
-
-JOBS = click.option(
-    "--jobs",
-    type=click.IntRange(1, 256),
-    default=1,
-    show_default=True,
-    help="processes to work on; the order of the output stays that of the input",
-)
-
-
-@convert.command("to-fhir")
-@click.argument("file", type=click.File("rb", lazy=False), default="-")
-@JOBS
-def convert_to_fhir(file: BinaryIO, jobs: int) -> None:
-    """Events (a line each) to FHIR transaction Bundles (a line each).
-
-    Each pump's current program is carried forward, so that a dose change closes the one before it.
-    A bad line goes to standard error, the others go on, and the exit status is 1.
-    """
-    stream = counted(file)
-    _convert(conversion.to_fhir(stream) if jobs == 1 else parallel.to_fhir(stream, jobs))
-
-
-@convert.command("from-fhir")
-@click.argument("file", type=click.File("rb", lazy=False), default="-")
-@click.option("--source", default="fhir", show_default=True, help="source of records that were not ours")
-@JOBS
-def convert_from_fhir(file: BinaryIO, source: str, jobs: int) -> None:
-    """FHIR Bundles or resources (a line each) to events (a line each)."""
-    if not SOURCE.fullmatch(source):
-        raise click.UsageError("--source must match [a-z0-9-]{1,40}")
-    stream = counted(file)
-    _convert(conversion.from_fhir(stream, source) if jobs == 1 else parallel.from_fhir(stream, source, jobs))
-
-
-def _convert(results: Iterator[conversion.Converted]) -> None:
-    failed = False
-    out = sys.stdout.buffer
-    for result in results:
-        for line in result.out:
-            out.write(line)
-            out.write(b"\n")
-        said(result.line, [*result.errors, *result.notes])
-        failed = failed or bool(result.errors)
-    out.flush()
-    sys.exit(1 if failed else 0)
+for _job in (convert.convert, ledger_files.import_, ledger_files.export, sync.sync):
+    main.add_command(_job)
 
 
 @main.command()
@@ -105,7 +46,7 @@ def explain(file: BinaryIO, as_json: bool) -> None:
 
     Columns: the element, its value, the event field it comes from, and what was done to it.
     """
-    _convert(conversion.explained(counted(file), table=not as_json))
+    convert.shown(conversion.explained(counted(file), table=not as_json))
 
 
 @main.command()
@@ -315,72 +256,7 @@ def endpoints_list() -> None:
             click.echo(f"{one.name}\t{one.url}\t{state}\tread up to {one.cursor or '-'}")
 
 
-# --- import and export ----------------------------------------------------------------------------------
-
-
-@main.command("import")
-@click.argument("file", type=click.File("rb", lazy=False), default="-")
-def import_(file: BinaryIO) -> None:
-    """Take a file of events (NDJSON) into the ledger; a bad line is named, the others go on."""
-    from .store.keys import Caller
-
-    numbers: list[int] = []
-
-    def loaded() -> Iterator[Loaded]:
-        for number, line in lines(counted(file)):
-            numbers.append(number)
-            yield load_line(line)
-
-    counts: dict[str, int] = {}
-    for at, result in enumerate(take(opened(), Caller(TENANT, "cli"), loaded(), clock=now)):
-        counts[result.outcome] = counts.get(result.outcome, 0) + 1
-        said(numbers[at], result.issues)
-    click.echo(json.dumps(counts))
-    sys.exit(1 if counts.keys() & {"rejected", "conflict"} else 0)
-
-
-@main.command()
-@click.argument("file", type=click.File("wb", lazy=True), default="-")
-def export(file: BinaryIO) -> None:
-    """Write the current version of every event in the ledger as NDJSON, in the order of arrival."""
-    from .store import events
-
-    store, after = opened(), 0
-    file.write(b"")  # only now, as the database is there, is what FILE held before given up
-    while True:
-        with store.read() as c:
-            page = events.search(c, TENANT, limit=1000, after_seq=after)
-        if not page:
-            break
-        for stored in page:
-            file.write(dumps(stored.event) + b"\n")
-        after = page[-1].seq
-
-
 # --- running --------------------------------------------------------------------------------------------
-
-
-@main.command()
-@click.argument("endpoint", required=False)
-def sync(endpoint: str | None) -> None:
-    """Bring ENDPOINT (or all of them) in step once: read what changed there, deliver what is pending."""
-    from .store import endpoints as store_endpoints
-    from .sync.worker import sync_once
-
-    store = opened()
-    with store.read() as c:
-        known = store_endpoints.every(c, TENANT)
-    chosen = [e for e in known if endpoint in (None, e.name)]
-    if not chosen:
-        raise click.ClickException(
-            f"there is no endpoint {endpoint}" if endpoint else "there is no endpoint yet"
-        )
-    failed = False
-    for one in chosen:
-        result = sync_once(store, one, now)
-        click.echo(f"{one.name}\t{result}")
-        failed = failed or not result.ok
-    sys.exit(1 if failed else 0)
 
 
 @main.command()

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from mappings import Issue, MappingError, explain, load_event, read_fhir
 from mappings.exact_json import dumps, lines, loads
 from mappings.stream import Converter
@@ -22,11 +24,34 @@ class Converted:
     notes: tuple[Issue, ...] = ()
 
 
-def to_fhir(stream: Iterable[bytes]) -> Iterator[Converted]:
-    """Events to transaction Bundles, each checked by the strict R4 validator before it leaves."""
+def to_fhir(stream: Iterable[bytes], after: int = 0) -> Iterator[Converted]:
+    """Events to transaction Bundles, each checked by the strict R4 validator before it leaves.
+
+    Lines up to `after` were converted before: only what they teach about a pump is taken from them.
+    """
     converter = Converter()
     for number, line in lines(stream):
-        yield line_to_fhir(converter, number, line)
+        if number > after:
+            yield line_to_fhir(converter, number, line)
+        elif teaches(line):
+            line_to_fhir(converter, number, line)
+
+
+class _Kind(msgspec.Struct):
+    type: str = ""
+
+
+_kind = msgspec.json.Decoder(_Kind).decode
+TEACHING = frozenset({"device", "dose-change"})
+"""What `Converter` learns from."""
+
+
+def teaches(line: bytes) -> bool:
+    """True for a line that may change how later ones are converted."""
+    try:
+        return _kind(line).type in TEACHING
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
 
 
 def line_to_fhir(converter: Converter, number: int, line: bytes) -> Converted:
@@ -61,10 +86,11 @@ def _rows(told: Any) -> Iterator[bytes]:
         yield f"{element['path']}\t{value}\t{where}\t{element['how']}".encode()
 
 
-def from_fhir(stream: Iterable[bytes], source: str) -> Iterator[Converted]:
+def from_fhir(stream: Iterable[bytes], source: str, after: int = 0) -> Iterator[Converted]:
     """Resources or Bundles to events; the R4 rules that they break are notes: reading is lenient."""
     for number, line in lines(stream):
-        yield line_from_fhir(source, number, line)
+        if number > after:
+            yield line_from_fhir(source, number, line)
 
 
 def line_from_fhir(source: str, number: int, line: bytes) -> Converted:

@@ -12,6 +12,7 @@ from .settings import Settings
 from .store import deliveries, endpoints, keys
 from .store.engine import Store, StoreError, is_migrated, migrate
 from .sync.ehr import EhrError, HttpEhr
+from .verify import findings
 
 FHIR_VERSION = "4.0.1"
 UNUSABLE = (StoreError, DatabaseError, ArgumentError, ModuleNotFoundError)
@@ -49,6 +50,8 @@ def checks(settings: Settings, now: Callable[[], datetime], tenant_id: int = 1) 
         live = [row for row in keys.every(c, tenant_id) if row.revoked_at is None]
         known = endpoints.every(c, tenant_id)
         held = deliveries.counts(c)
+    broken = [found.what for found in findings(store) if not found.ok]
+    yield Check("ledger", not broken, f"{broken[0]} (itb verify)" if broken else "every row verifies")
     needed = settings.require_key
     yield Check("keys", bool(live) or not needed, f"{len(live)} live" if live else "none: itb keys add NAME")
     yield Check("endpoints", bool(known), f"{len(known)}" if known else "none: itb endpoints add NAME URL")

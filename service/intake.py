@@ -16,15 +16,16 @@ from typing import Any
 from sqlalchemy import Connection
 
 from mappings import exact_json
-from mappings.event import Event, identity, is_retracted, load_event, pump_of
+from mappings.event import Event, identity, is_retracted, load_event, pump_of, version
 from mappings.rows import Issue, MappingError
 from mappings.stream import capacity_issues
 
 from .chain import Damaged
-from .store import deliveries, endpoints, events
+from .store import audit, deliveries, endpoints, events
 from .store.engine import Store
 from .store.events import Accepted, StoredEvent, content_hash
 from .store.keys import Caller
+from .store.times import stamp
 
 Json = Any
 PER_TRANSACTION = 50
@@ -39,6 +40,10 @@ class Loaded:
     id: str | None
     event: Event | None
     issues: tuple[Issue, ...] = ()
+    notes: tuple[Issue, ...] = ()
+    """What was converted on the way here: kept in the audit."""
+    revises: bool = False
+    """Other content of a known record is its next version: its sender counts no versions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +92,49 @@ def take(
         yield from results
 
 
+MOST_REHEARSED = 20_000
+"""Events of a rehearsal, which keeps every writer of the ledger waiting until it ends."""
+
+
+class TooMany(Exception):
+    """More events than one rehearsal takes."""
+
+
+class _Undone(Exception):
+    """Ends the transaction of a rehearsal."""
+
+
+def rehearse(
+    store: Store, caller: Caller, sent: Iterable[Loaded], *, clock: Callable[[], datetime]
+) -> Iterator[Result]:
+    """What `take` would give, with nothing kept: the same steps in one transaction that is undone.
+
+    Raises `TooMany` beyond MOST_REHEARSED.
+    """
+    results = []
+    try:
+        with store.write() as c:
+            targets = endpoints.every(c, caller.tenant_id)
+            for loaded in sent:
+                results.append(_take_one(c, caller, loaded, targets, clock()))
+                if len(results) > MOST_REHEARSED:
+                    why = (
+                        f"a dry run takes at most {MOST_REHEARSED} records: the ledger's writers wait for it"
+                    )
+                    raise TooMany(f"{why}; split the file, or use a copy of the ledger")
+            raise _Undone
+    except _Undone:
+        yield from results
+
+
 def _take_one(
     c: Connection, caller: Caller, loaded: Loaded, targets: Sequence[endpoints.Endpoint], now: datetime
 ) -> Result:
     if loaded.event is None:
         return Result(loaded.source, loaded.id, "rejected", issues=loaded.issues)
     try:
-        done = admit(c, caller.tenant_id, loaded.event, received_at=now, actor=caller.name, endpoints=targets)
+        event = _revised(c, caller.tenant_id, loaded.event) if loaded.revises else loaded.event
+        done = admit(c, caller.tenant_id, event, received_at=now, actor=caller.name, endpoints=targets)
     except MappingError as error:
         return Result(loaded.source, loaded.id, "rejected", issues=tuple(error.issues))
     except Damaged as error:  # what it must be checked against cannot be trusted; its neighbours go on
@@ -102,12 +143,27 @@ def _take_one(
     if done.seq is None:
         issue = Issue("version", "conflict", done.reason or "")
         return Result(loaded.source, loaded.id, "conflict", issues=(issue,))
+    if loaded.notes and done.outcome != "replayed":
+        audit.converted(c, caller.tenant_id, event, loaded.notes, at=stamp(now), actor=caller.name)
     names = {endpoint.id: endpoint.name for endpoint in targets}
     sending = tuple(
         {"id": d.id, "endpoint": names[d.endpoint_id], "status": d.status}
         for d in deliveries.of_event(c, done.seq)
     )
     return Result(loaded.source, loaded.id, done.outcome, done.seq, deliveries=sending)
+
+
+def _revised(c: Connection, tenant_id: int, event: Event) -> Event:
+    """The event as the next version of its record, where the record is known and never said the same."""
+    known = events.find(c, tenant_id, *identity(event))
+    if not known or version(event) > known[-1].version:
+        return event
+    said = next((k.event for k in reversed(known) if _unversioned(k.event) == _unversioned(event)), None)
+    return said or load_event({**event, "version": known[-1].version + 1})
+
+
+def _unversioned(event: Event) -> bytes:
+    return exact_json.dumps({name: value for name, value in event.items() if name != "version"})
 
 
 def admit(

@@ -19,6 +19,25 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+class Commands(click.Group):
+    """Commands that end with one line when the database fails, however far they have come."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            # Imported only now: `itb convert` needs no database, and starts at once.
+            from sqlalchemy.exc import DBAPIError
+
+            from .store.engine import StoreError
+            from .store.faults import fault_of
+
+            fault = fault_of(error) if isinstance(error, DBAPIError) else None
+            if fault is None and not isinstance(error, StoreError):
+                raise
+            raise click.ClickException(fault.message if fault else str(error)) from None
+
+
 def settings() -> Settings:
     """The settings, or a usage error that names the bad variable."""
     try:

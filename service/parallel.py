@@ -21,7 +21,7 @@ import msgspec
 from mappings.exact_json import lines
 from mappings.stream import Converter
 
-from .conversion import Converted, line_from_fhir, line_to_fhir
+from .conversion import Converted, line_from_fhir, line_to_fhir, teaches
 
 BATCH = 1000
 """Lines of the stream that are spread at a time."""
@@ -44,23 +44,24 @@ class _Peek(msgspec.Struct):
 _peek = msgspec.json.Decoder(_Peek).decode
 
 
-def to_fhir(stream: Iterable[bytes], jobs: int) -> Iterator[Converted]:
+def to_fhir(stream: Iterable[bytes], jobs: int, after: int = 0) -> Iterator[Converted]:
     """`conversion.to_fhir` on `jobs` processes; the same results in the same order."""
-    return _spread(stream, jobs, _shares_by_pump, _to_fhir)
+    wanted = ((n, line) for n, line in lines(stream) if n > after or teaches(line))
+    return _spread(wanted, jobs, partial(_shares_by_pump, after=after), _to_fhir)
 
 
-def from_fhir(stream: Iterable[bytes], source: str, jobs: int) -> Iterator[Converted]:
+def from_fhir(stream: Iterable[bytes], source: str, jobs: int, after: int = 0) -> Iterator[Converted]:
     """`conversion.from_fhir` on `jobs` processes; the same results in the same order."""
-    return _spread(stream, jobs, _shares_in_turn, partial(_from_fhir, source))
+    wanted = ((n, line) for n, line in lines(stream) if n > after)
+    return _spread(wanted, jobs, _shares_in_turn, partial(_from_fhir, source))
 
 
 def _spread(
-    stream: Iterable[bytes],
+    numbered: Iterator[tuple[int, bytes]],
     jobs: int,
     shared: Callable[[list[tuple[int, bytes]], int], list[Share]],
     work: Callable[[Share], list[Converted]],
 ) -> Iterator[Converted]:
-    numbered = lines(stream)
     # Not forked: a progress bar's thread may hold a lock at that moment.
     context = multiprocessing.get_context("spawn")
     with ExitStack() as stack:
@@ -80,7 +81,7 @@ def _in_order(sent: list[Future[list[Converted]]]) -> list[Converted]:
     return sorted((one for future in sent for one in future.result()), key=lambda one: one.line)
 
 
-def _shares_by_pump(batch: list[tuple[int, bytes]], jobs: int) -> list[Share]:
+def _shares_by_pump(batch: list[tuple[int, bytes]], jobs: int, after: int = 0) -> list[Share]:
     shares: list[Share] = [[] for _ in range(jobs)]
     for number, line in batch:
         try:
@@ -91,7 +92,7 @@ def _shares_by_pump(batch: list[tuple[int, bytes]], jobs: int) -> list[Share]:
         home = zlib.crc32(pump.encode("utf-8", "replace")) % jobs if pump else number % jobs
         for at, share in enumerate(shares):
             if at == home or seen.type == "device":
-                share.append((number, line, at == home))
+                share.append((number, line, at == home and number > after))
     return shares
 
 

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
 from mappings.codes import ITB
@@ -21,6 +22,7 @@ from mappings.exact_json import SYNTAX_RULES
 from mappings.rows import Issue, MappingError
 
 from .chain import Damaged
+from .store.faults import OTHER, fault_of
 
 Json = Any
 PROBLEM_JSON = "application/problem+json"
@@ -76,6 +78,7 @@ KINDS = {
     500: Kind("failure", "The service failed; the request id finds it in the log", "exception"),
     501: Kind("not-implemented", "This is not supported", "not-supported"),
     503: Kind("unavailable", "The service cannot answer now; try again", "transient"),
+    507: Kind("insufficient-storage", "There is no space to keep it", "no-store"),
 }
 """Every status the service answers a failure with."""
 
@@ -91,8 +94,10 @@ def of(error: Exception) -> Refused:
         return Refused(400 if unreadable else 422, summary(error.issues), issues=error.issues)
     if isinstance(error, Damaged):
         return Refused(500, f"{error}; see `itb verify`", rule="ledger-damaged")
-    if isinstance(error, OperationalError):
-        return Refused(503, "the database cannot answer now", rule="database")
+    if isinstance(error, DBAPIError) and (fault := fault_of(error)) is not None:
+        return Refused(fault.status, fault.message, rule=fault.rule)
+    if isinstance(error, PoolTimeout):
+        return Refused(OTHER.status, OTHER.message, rule=OTHER.rule)
     status = error.code if isinstance(error, HTTPException) and error.code else 500
     if status not in KINDS:
         status = 400 if 400 <= status < 500 else 500

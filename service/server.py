@@ -17,6 +17,7 @@ from .app import create_app
 from .settings import Settings, from_environment
 from .store.engine import Store, migrate
 from .sync.worker import Runner
+from .verify import require_sound
 
 
 def now() -> datetime:
@@ -47,6 +48,7 @@ def run(settings: Settings, host: str, port: int) -> None:
     """Serve until a signal stops it; the database is migrated first."""
     store = Store(settings.database_url)
     migrate(store)
+    require_sound(store)
     store.close()
     chosen = port or free_port(host)
     click.echo(f"itb-fhir serves http://{host}:{chosen}/docs", err=True)
@@ -65,6 +67,7 @@ def run(settings: Settings, host: str, port: int) -> None:
 
 def run_worker(store: Store) -> None:
     """Keep the EHRs in step until Ctrl-C or SIGTERM."""
+    require_sound(store)
     stop = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())

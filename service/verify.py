@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from sqlalchemy.exc import DatabaseError
@@ -24,7 +24,23 @@ class Finding:
     what: str
 
 
-def findings(store: Store, expected: Iterable[str], bar: Bar) -> Iterator[Finding]:
+@contextmanager
+def no_bar(what: str, total: int) -> Iterator[Callable[[int], object]]:
+    """Nobody looks on."""
+    yield lambda step: None
+
+
+def require_sound(store: Store) -> None:
+    """Raises `StoreError` when an SQLite file is damaged: asked before it is served from.
+
+    A damaged index hides rows from a search without any error: a pump's state would lack a dose change.
+    """
+    with store.read() as c:
+        for words in chains.structure(c):
+            raise StoreError(f"the database is damaged: {words}; restore a backup (docs/operations.md)")
+
+
+def findings(store: Store, expected: Iterable[str] = (), bar: Bar = no_bar) -> Iterator[Finding]:
     """Everything that is wrong, then each chain's anchor; raises `StoreError` for tables of another version.
 
     The chains prove what events and audit rows say. The structure of an SQLite file is checked as well: an

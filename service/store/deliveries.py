@@ -83,13 +83,12 @@ def catch_up(c: Connection, endpoint: Endpoint, *, now: datetime, from_the_start
 
     `from_the_start`: also for what was accepted before there was this endpoint.
     """
-    since = "" if from_the_start else endpoint.created_at
     has_one = exists().where(deliveries.c.endpoint_id == endpoint.id, deliveries.c.event_seq == events.c.seq)
     missed = c.execute(
         select(events.c.seq, events.c.content)
         .where(
             events.c.tenant_id == endpoint.tenant_id,
-            events.c.received_at >= since,
+            events.c.seq > (0 if from_the_start else endpoint.since_seq),
             func.coalesce(events.c.origin, "") != endpoint.name,
             ~has_one,
         )

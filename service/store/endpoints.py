@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, select, update
 
-from .tables import endpoints
+from .tables import endpoints, events
 from .times import stamp
 
 DEFAULT_OPTIONS: dict[str, Any] = {
@@ -23,7 +23,8 @@ DEFAULT_OPTIONS: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One EHR; `cursor` is the `_lastUpdated` up to which it was read."""
+    """One EHR: `cursor` is the `_lastUpdated` up to which it was read, `since_seq` the last event that the
+    ledger held when it was added."""
 
     id: int
     tenant_id: int
@@ -32,6 +33,7 @@ class Endpoint:
     enabled: bool
     created_at: str
     cursor: str | None
+    since_seq: int
     options: dict[str, Any] = field(default_factory=dict, repr=False)  # headers may hold a secret
 
 
@@ -46,6 +48,8 @@ def add(
         options=json.dumps(DEFAULT_OPTIONS | options, sort_keys=True),
         enabled=True,
         created_at=stamp(now),
+        # A number and no time: a clock that is set back must not make a later event an earlier one.
+        since_seq=func.coalesce(select(func.max(events.c.seq)).scalar_subquery(), 0),
     )
     c.execute(made)
     found = find(c, tenant_id, name)
@@ -93,5 +97,6 @@ def _endpoint(row: Row[Any]) -> Endpoint:
         enabled=row.enabled,
         created_at=row.created_at,
         cursor=row.cursor,
+        since_seq=row.since_seq,
         options=DEFAULT_OPTIONS | json.loads(row.options),
     )

@@ -49,7 +49,14 @@ class Store:
             event.listen(self.engine, "begin", _sqlite_begin)
         else:
             name = "postgresql+psycopg" if parsed.drivername == "postgresql" else parsed.drivername
-            self.engine = create_engine(parsed.set(drivername=name), hide_parameters=True, pool_pre_ping=True)
+            # A writer that waits for one that hangs must end as well, and say so.
+            asked = f"-c lock_timeout={BUSY_TIMEOUT_S}s {parsed.query.get('options', '')}"
+            self.engine = create_engine(
+                parsed.set(drivername=name),
+                hide_parameters=True,
+                pool_pre_ping=True,
+                connect_args={"options": asked},
+            )
             event.listen(self.engine, "begin", _postgresql_begin)
         self._check_durable()
 

@@ -69,6 +69,7 @@ endpoints = Table(
     Column("enabled", Boolean, nullable=False),
     Column("created_at", Text, nullable=False),
     Column("cursor", Text),
+    Column("since_seq", BigInteger, nullable=False, server_default="0"),
     UniqueConstraint("tenant_id", "name", name="uq_endpoints_name"),
 )
 

@@ -80,14 +80,14 @@ def test_every_command_explains_itself(itb: Site, path: tuple[str, ...]) -> None
     assert not (itb.folder / "itb.db").exists()
 
 
-USAGE, FAILURE = 2, 1
+FAILURE, USAGE, STOPPED = 1, 2, 4
 ERRORS: dict[str, tuple[list[str], int, str]] = {
     "no such command": (["frob"], USAGE, "No such command 'frob'"),
     "no such file to convert": (["convert", "to-fhir", "none.ndjson"], USAGE, "none.ndjson"),
     "no such file of FHIR": (["convert", "from-fhir", "none.ndjson"], USAGE, "none.ndjson"),
     "a source of no form": (["convert", "from-fhir", "--source", "A B"], USAGE, "--source must match"),
     "no such file to import": (["import", "none.ndjson"], USAGE, "none.ndjson"),
-    "no folder to export to": (["export", "none/x.ndjson"], FAILURE, "none/x.ndjson"),
+    "no folder to export to": (["export", "none/x.ndjson"], STOPPED, "none/x.ndjson"),
     "no pump": (["fixtures", "--pumps", "0"], USAGE, "--pumps"),
     "a name of no form": (["keys", "add", "Front Desk"], USAGE, "NAME must match"),
     "no such key": (["keys", "revoke", "nobody"], FAILURE, "no live key of nobody"),
@@ -100,8 +100,8 @@ ERRORS: dict[str, tuple[list[str], int, str]] = {
         USAGE,
         "options.headers: ",
     ),
-    "no endpoint yet": (["sync"], FAILURE, "no endpoint yet"),
-    "no such endpoint": (["sync", "nowhere"], FAILURE, "no endpoint nowhere"),
+    "no endpoint yet": (["sync"], USAGE, "no endpoint yet"),
+    "no such endpoint": (["sync", "nowhere"], USAGE, "no endpoint nowhere"),
     "no such port": (["serve", "--port", "70000"], USAGE, "--port"),
 }
 
@@ -212,7 +212,7 @@ def test_an_export_is_canonical_and_holds_the_current_versions(itb: Site) -> Non
 def test_an_export_that_fails_leaves_the_file_as_it_was(itb: Site) -> None:
     kept = itb.file("out.ndjson", REFILL)
     before = Path(kept).read_bytes()
-    assert itb("export", kept, ITB_DATABASE_URL="sqlite:////nowhere/itb.db").exit_code == 1
+    assert itb("export", kept, ITB_DATABASE_URL="sqlite:////nowhere/itb.db").exit_code == 3
     assert Path(kept).read_bytes() == before
     itb.fine("export", kept)
     assert Path(kept).read_bytes() == b""
@@ -276,7 +276,7 @@ def test_an_ehr_that_is_not_there_is_named_and_the_events_wait(itb: Site) -> Non
     itb.fine("endpoints", "add", "ehr", NOBODY)
     itb.fine("import", stdin=dumps(REFILL))
     status, out, said = process("sync", "ehr", **itb.env)
-    assert (status, said) == (1, [])
+    assert (status, said) == (3, ["Error: no answer from ehr"])
     assert out.startswith(b"ehr\tUnreachable")
     done = itb("doctor")
     assert f"FAIL  EHR ehr: {NOBODY}: Unreachable" in done.stdout
@@ -288,6 +288,7 @@ def test_doctor_says_what_is_missing_and_how_to_get_it(itb: Site) -> None:
     assert done.exit_code == 1
     assert [line.split(": ")[0] for line in done.stdout.splitlines()] == [
         "ok    database",
+        "ok    ledger",
         "FAIL  keys",
         "FAIL  endpoints",
         "ok    deliveries",

@@ -46,7 +46,7 @@ def test_three_processes_convert_as_one_does() -> None:
 
 
 def test_a_pump_sent_to_two_processes_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def in_turn(batch: Any, jobs: int) -> Any:
+    def in_turn(batch: Any, jobs: int, after: int = 0) -> Any:
         return parallel._shares_in_turn(batch, jobs)
 
     monkeypatch.setattr(parallel, "_shares_by_pump", in_turn)

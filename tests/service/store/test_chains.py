@@ -7,7 +7,6 @@ import random
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,14 +29,9 @@ from service.store.tables import events as events_table
 NOW = datetime(2026, 11, 23, 9, tzinfo=UTC)
 
 
-@contextlib.contextmanager
-def no_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    yield lambda step: None
-
-
 def wrong(store: Store, *expected: str) -> list[str]:
     """What `itb verify` finds fault with."""
-    return [found.what for found in verify.findings(store, expected, no_bar) if not found.ok]
+    return [found.what for found in verify.findings(store, expected) if not found.ok]
 
 
 def fill(store: Store, records: int = 20, tenant: int = 1) -> None:
@@ -74,7 +68,7 @@ def test_every_event_and_audit_row_is_sealed(store: Store) -> None:
         c.exec_driver_sql("INSERT INTO tenants (id, name) VALUES (2, 'other')")
     fill(store, 5, tenant=2)
     assert wrong(store) == []
-    anchors = [found.what for found in verify.findings(store, (), no_bar)]
+    anchors = [found.what for found in verify.findings(store)]
     assert [anchor.rpartition(":")[0] for anchor in anchors] == [
         "events/1:27",
         "events/2:7",

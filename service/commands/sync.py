@@ -1,0 +1,75 @@
+"""`itb sync`: brings EHRs in step once, as a job. Its checkpoint is the ledger itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from service.opening import TENANT, now
+
+from .exits import Unreachable, status_of
+from .job import DRY_RUN, REPORT, Job
+
+SILENT = frozenset({"Unreachable", "Ambiguous", "Throttled", "Busy"})
+"""Failures of an EHR that pass: it may answer the next time."""
+
+
+@click.command()
+@click.argument("endpoint", required=False)
+@DRY_RUN
+@REPORT
+def sync(endpoint: str | None, dry_run: bool, report: str | None) -> None:
+    """Bring ENDPOINT (or all of them) in step once: read what changed there, deliver what is pending.
+
+    With --dry-run, say how much is pending, and call nobody.
+    """
+    from service.store import endpoints as store_endpoints
+    from service.sync.worker import sync_once
+
+    with Job("sync", report, dry_run=dry_run) as job:
+        store = job.store()
+        with store.read() as c:
+            known = store_endpoints.every(c, TENANT)
+        chosen = [e for e in known if endpoint in (None, e.name)]
+        if not chosen:
+            raise click.UsageError(
+                f"there is no endpoint {endpoint}" if endpoint else "there is no endpoint yet"
+            )
+        silent = []
+        for one in chosen:
+            result = _pending(job, store, one) if dry_run else sync_once(store, one, now)
+            if report is None:
+                click.echo(f"{one.name}\t{result}")
+            if not dry_run:
+                silent += [one.name] if _settle(job, one.name, result) else []
+        if silent and not status_of(job.counts):
+            raise Unreachable(f"no answer from {', '.join(silent)}")
+
+
+def _pending(job: Job, store: Any, endpoint: Any) -> str:
+    from service.store import deliveries
+
+    after, number = 0, 0
+    with store.read() as c:
+        while page := deliveries.search(
+            c, TENANT, limit=1000, after_id=after, status="pending", endpoint_id=endpoint.id
+        ):
+            number, after = number + len(page), page[-1].id
+    job.count("pending", number)
+    return f"{number} to deliver, to be read from {endpoint.cursor or 'the beginning'}"
+
+
+def _settle(job: Job, name: str, result: Any) -> bool:
+    """Count what one round did; True where the EHR did not answer."""
+    for what, number in result.pulled.items():
+        job.count(f"read_{what}", number)
+    for what, number in result.sent.items():
+        job.count(what, number)
+    if result.error is None:
+        return False
+    silent = result.error.partition(":")[0] in SILENT
+    job.item("failed", (), endpoint=name, message=result.error)
+    if not silent:
+        job.count("failed")
+    return silent
