@@ -215,4 +215,3 @@ def test_the_summary_counts_by_invariant() -> None:
     assert summary([Breach("I1", "a"), Breach("I1", "b"), Breach("I6", "c")]).startswith(
         "2 lost, 0 duplicated"
     )
-    assert Decimal(len(expected(EVENTS).of_event)) == len(EVENTS)
