@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
@@ -45,4 +46,22 @@ def _anchors(expect: tuple[str, ...]) -> tuple[str, ...]:
     return expect
 
 
-COMMANDS = (verify,)
+@click.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+def backup(file: Path) -> None:
+    """Copy the SQLite ledger to FILE while the service runs: one moment of it, verified, never half a file.
+
+    Prints the anchors of the copy (see `itb verify`). How to restore one: docs/operations.md.
+    """
+    from .store.backup import back_up, size
+    from .store.engine import Store
+    from .verify import verified
+
+    store = Store(settings().database_url)
+    with advancing("copying", size(store)) as advance:
+        anchors = back_up(store, file, verified, advance)
+    for anchor in anchors:
+        click.echo(f"{file}\t{anchor}")
+
+
+COMMANDS = (verify, backup)

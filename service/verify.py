@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from sqlalchemy.exc import DatabaseError
 
@@ -38,6 +39,19 @@ def require_sound(store: Store) -> None:
     with store.read() as c:
         for words in chains.structure(c):
             raise StoreError(f"the database is damaged: {words}; restore a backup (docs/operations.md)")
+
+
+def verified(file: Path) -> list[str]:
+    """The anchors of an SQLite ledger in a file; raises `StoreError` when it does not verify."""
+    store = Store(f"sqlite:///{file}")
+    try:
+        found = list(findings(store))
+    finally:
+        store.close()
+    for one in found:
+        if not one.ok:
+            raise StoreError(f"the copy does not verify: {one.what}; see `itb verify`")
+    return [one.what for one in found]
 
 
 def findings(store: Store, expected: Iterable[str] = (), bar: Bar = no_bar) -> Iterator[Finding]:
