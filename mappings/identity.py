@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote
@@ -93,9 +93,18 @@ def patient(business_id: Json) -> Json:
 
 @lru_cache(maxsize=4096)
 def token(system: str, value: str) -> str:
-    """`system|value` as a search token: `\\ | , $` escaped (R4 Search §3.1.1.4.1), then URL-encoded."""
-    escaped = [re.sub(r"([\\|,$])", r"\\\1", text) for text in (system, value)]
-    return "|".join(quote(text, safe=":/.-_~") for text in escaped)
+    """`system|value` as a search token, URL-encoded."""
+    return "|".join(quote(_escaped(text), safe=":/.-_~") for text in (system, value))
+
+
+def search_token(system: str, value: str) -> str:
+    """`system|value` as a search token that is not yet URL-encoded."""
+    return f"{_escaped(system)}|{_escaped(value)}"
+
+
+def _escaped(text: str) -> str:
+    """`\\ | , $` are written with a backslash (R4 Search §3.1.1.4.1)."""
+    return re.sub(r"([\\|,$])", r"\\\1", text)
 
 
 def conditional(type: str, system: str, value: str) -> str:
@@ -145,6 +154,19 @@ def rewrite_references(resource: Json, lookup: Lookup) -> Json:
     made = copy(resource)
     point_references(made, lookup)
     return made
+
+
+def referenced(node: Json) -> Iterator[tuple[str, str]]:
+    """(system, value) of everything that `point_references` would look up."""
+    for value in node.values() if isinstance(node, dict) else node:
+        if isinstance(value, dict):
+            name = value.get("identifier")
+            if isinstance(name, dict) and "type" in value and "resourceType" not in value:
+                yield name.get("system", ""), name.get("value", "")
+            else:
+                yield from referenced(value)
+        elif isinstance(value, list) and value and isinstance(value[0], (dict, list)):
+            yield from referenced(value)
 
 
 def point_references(node: Json, lookup: Lookup) -> None:

@@ -13,7 +13,7 @@ from mappings.exact_json import dumps, lines
 from mappings.fields import issues_of
 from mappings.identity import SOURCE
 
-from . import conversion
+from . import cli_deliveries, conversion
 from .administration import COMMANDS as ADMINISTRATION
 from .cli_servers import COMMANDS as SERVERS
 from .cli_servers import introduce
@@ -255,6 +255,10 @@ def endpoints_list() -> None:
             state = "enabled" if one.enabled else "paused"
             click.echo(f"{one.name}\t{one.url}\t{state}\tread up to {one.cursor or '-'}")
 
+
+main.add_command(cli_deliveries.deliveries)
+for _command in cli_deliveries.OF_ENDPOINTS:
+    endpoints.add_command(_command)
 
 # --- running --------------------------------------------------------------------------------------------
 

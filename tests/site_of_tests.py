@@ -62,6 +62,7 @@ class Site:
         return self.time
 
     def restart(self) -> None:
+        self.time += timedelta(minutes=1)  # what the process before it held has ended
         self.store.close()
         self.store = Store(self.url)
 

@@ -1,4 +1,4 @@
-"""/api/v1/deliveries: what is on its way to the EHRs, what waits and why, and sending it again."""
+"""/api/v1/deliveries: what is on its way to the EHRs, what waits and why, and what a person does about it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from typing import Any
 
 from flask import Response
 from marshmallow import fields
+from sqlalchemy import Connection
 
-from mappings.fields import Code
+from mappings.envelope import Strictly
+from mappings.fields import Code, Line
 from service.problems import Refused
-from service.store import audit, deliveries, endpoints, events
+from service.steering import CannotChange, change_delivery
+from service.store import deliveries, endpoints, events
 from service.store.deliveries import STATUSES, Delivery
 from service.store.events import StoredEvent
-from service.store.times import stamp
 from service.web import Blueprint, answer, caller, services
 
 from . import described
@@ -82,22 +84,73 @@ def list_deliveries(query: Json) -> Response:
     return answer(page("deliveries", items, last and last.id))
 
 
+class Reason(Strictly):
+    """Why a delivery is left out."""
+
+    reason = Line(required=True, most=500)
+
+
+@blueprint.route("/<int:delivery_id>", methods=["GET"])
+@blueprint.doc(responses=described.answers(404, ok="Delivery"))
+def get_delivery(delivery_id: int) -> Response:
+    """One delivery."""
+    with services().store.read() as c:
+        found = deliveries.find(c, caller().tenant_id, delivery_id)
+        if found is None:
+            raise Refused(404, "no delivery has this number")
+        return answer(_shown(c, found))
+
+
 @blueprint.route("/<int:delivery_id>/retry", methods=["POST"])
 @blueprint.doc(responses=described.answers(404, 409, ok="Delivery"))
 def retry_delivery(delivery_id: int) -> Response:
-    """Try a failed, parked or waiting delivery again now, with its tries counted anew."""
-    made, who = services(), caller()
-    now = made.clock()
+    """Try a delivery that was not sent again now, with its tries counted anew."""
+    return _change(delivery_id, "retry")
+
+
+@blueprint.route("/<int:delivery_id>/pause", methods=["POST"])
+@blueprint.doc(responses=described.answers(404, 409, ok="Delivery"))
+def pause_delivery(delivery_id: int) -> Response:
+    """Hold a pending delivery, and with it what comes after it for the same pump."""
+    return _change(delivery_id, "pause")
+
+
+@blueprint.route("/<int:delivery_id>/resume", methods=["POST"])
+@blueprint.doc(responses=described.answers(404, 409, ok="Delivery"))
+def resume_delivery(delivery_id: int) -> Response:
+    """Let a paused delivery go on."""
+    return _change(delivery_id, "resume")
+
+
+@blueprint.route("/<int:delivery_id>/cancel", methods=["POST"])
+@blueprint.arguments(Reason())
+@blueprint.doc(responses=described.answers(400, 404, 409, 413, 415, 422, ok="Delivery"))
+def cancel_delivery(body: Json, delivery_id: int) -> Response:
+    """Leave out what is not meant for this EHR; what comes after it goes on."""
+    return _change(delivery_id, "cancel", body["reason"])
+
+
+@blueprint.route("/<int:delivery_id>/skip", methods=["POST"])
+@blueprint.arguments(Reason())
+@blueprint.doc(responses=described.answers(400, 404, 409, 413, 415, 422, ok="Delivery"))
+def skip_delivery(body: Json, delivery_id: int) -> Response:
+    """Go on without one that cannot be sent: the EHR lacks it, and why is kept."""
+    return _change(delivery_id, "skip", body["reason"])
+
+
+def _change(id: int, action: str, reason: str | None = None) -> Response:
+    made = services()
     with made.store.write() as c:
-        if deliveries.find(c, who.tenant_id, delivery_id) is None:
+        try:
+            found = change_delivery(c, caller(), id, action, reason, now=made.clock())
+        except CannotChange as error:
+            raise Refused(409, str(error), rule=error.rule, path="status") from None
+        if found is None:
             raise Refused(404, "no delivery has this number")
-        if not deliveries.retry(c, who.tenant_id, delivery_id, now=now):
-            raise Refused(409, "it was sent already", rule="sent", path="status")
-        subject = f"delivery/{delivery_id}"
-        audit.write(c, who.tenant_id, at=stamp(now), actor=who.name, action="retry", subject=subject)
-        found = deliveries.find(c, who.tenant_id, delivery_id)
-        assert found is not None
-        endpoint = endpoints.by_id(c, found.endpoint_id)
-        event = events.by_seq(c, who.tenant_id, found.event_seq)
+        return answer(_shown(c, found))
+
+
+def _shown(c: Connection, found: Delivery) -> Json:
+    endpoint = endpoints.by_id(c, found.endpoint_id)
     assert endpoint is not None
-    return answer(shown(found, endpoint.name, event))
+    return shown(found, endpoint.name, events.by_seq(c, found.tenant_id, found.event_seq))

@@ -196,6 +196,7 @@ COMPONENTS: dict[str, Json] = {
         last_status={"type": ["integer", "null"]},
         reason=MAYBE,
     ),
+    "Changed": _object("endpoint changed", endpoint=TEXT, changed=NUMBER),
     "DeliveryPage": _object("deliveries next_cursor", deliveries=_list_of("Delivery"), next_cursor=MAYBE),
 }
 

@@ -7,10 +7,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from flask import Response
+from sqlalchemy import Connection
 
 from mappings.envelope import Strictly
 from mappings.fields import Flag, Line, Part, Strict, Whole, Words, refuse
 from service.problems import Refused
+from service.steering import change_endpoint
 from service.store import audit, deliveries, endpoints
 from service.store.endpoints import Endpoint
 from service.store.times import stamp
@@ -20,6 +22,7 @@ from service.sync.scorecard import scorecard
 from service.web import Blueprint, answer, caller, services
 
 from . import described
+from .deliveries import Reason
 
 Json = Any
 blueprint = Blueprint(
@@ -66,6 +69,12 @@ class Options(Strictly):
     )
     poll_seconds = Whole(1, 86_400)
     overlap_seconds = Whole(1, 86_400)
+    batch_size = Whole(
+        1,
+        500,
+        metadata={"description": "about how many resources go in one transaction; 1: each event alone"},
+    )
+    parallel = Whole(1, 16, metadata={"description": "requests at a time, from one process"})
     allow_types = Words(
         *capability.WRITTEN,
         metadata={"description": "types that are written although its CapabilityStatement does not offer it"},
@@ -148,9 +157,7 @@ def add_endpoint(new: Json) -> Response:
 def get_endpoint(name: str) -> Response:
     """One EHR."""
     with services().store.read() as c:
-        found = endpoints.find(c, caller().tenant_id, name)
-    if found is None:
-        raise Refused(404, "no endpoint has this name")
+        found = _named(c, name)
     return answer(_one(found))
 
 
@@ -182,25 +189,47 @@ def resume_endpoint(name: str) -> Response:
     return _switch(name, enabled=True)
 
 
+@blueprint.route("/<name>/retry", methods=["POST"])
+@blueprint.doc(responses=described.answers(404, ok="Changed"))
+def retry_endpoint(name: str) -> Response:
+    """Try everything that failed or was parked on the way to an EHR again now."""
+    return _changed(name, "retry")
+
+
+@blueprint.route("/<name>/cancel", methods=["POST"])
+@blueprint.arguments(Reason())
+@blueprint.doc(responses=described.answers(400, 404, 413, 415, 422, ok="Changed"))
+def cancel_endpoint(body: Json, name: str) -> Response:
+    """Leave out everything that is on its way to an EHR."""
+    return _changed(name, "cancel", body["reason"])
+
+
+@blueprint.route("/<name>/skip", methods=["POST"])
+@blueprint.arguments(Reason())
+@blueprint.doc(responses=described.answers(400, 404, 413, 415, 422, ok="Changed"))
+def skip_endpoint(body: Json, name: str) -> Response:
+    """Go on without everything that failed or was parked on the way to an EHR."""
+    return _changed(name, "skip", body["reason"])
+
+
 def _switch(name: str, *, enabled: bool) -> Response:
-    made, who = services(), caller()
-    now = made.clock()
+    made = services()
     with made.store.write() as c:
-        found = endpoints.find(c, who.tenant_id, name)
-        if found is None:
-            raise Refused(404, "no endpoint has this name")
-        if found.enabled != enabled:
-            endpoints.set_enabled(c, found.id, enabled)
-            missed = deliveries.catch_up(c, found, now=now) if enabled else 0
-            audit.write(
-                c,
-                who.tenant_id,
-                at=stamp(now),
-                actor=who.name,
-                action="resume" if enabled else "pause",
-                subject=f"endpoint/{name}",
-                detail=f"{missed} deliveries added" if enabled else "",
-            )
-        found = endpoints.find(c, who.tenant_id, name)
-    assert found is not None
+        found = _named(c, name)
+        change_endpoint(c, caller(), found, "resume" if enabled else "pause", None, now=made.clock())
+        found = _named(c, name)
     return answer(_one(found))
+
+
+def _changed(name: str, action: str, reason: str | None = None) -> Response:
+    made = services()
+    with made.store.write() as c:
+        number = change_endpoint(c, caller(), _named(c, name), action, reason, now=made.clock())
+    return answer({"endpoint": name, "changed": number})
+
+
+def _named(c: Connection, name: str) -> Endpoint:
+    found = endpoints.find(c, caller().tenant_id, name)
+    if found is None:
+        raise Refused(404, "no endpoint has this name")
+    return found

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, select
@@ -23,6 +23,11 @@ def write(
     """Add one row; `at` is a stamp."""
     values = {"at": at, "actor": actor, "action": action, "subject": subject, "detail": detail}
     chains.append(c, "audit", tenant_id, values)
+
+
+def write_many(c: Connection, tenant_id: int, rows: Sequence[dict[str, str]]) -> None:
+    """Add rows of `at`, `actor`, `action`, `subject` and `detail`."""
+    chains.append_many(c, "audit", tenant_id, rows)
 
 
 def converted(

@@ -6,7 +6,7 @@ that no writer, of whatever version, can add a row beside the chain.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Table, func, insert, select
@@ -25,14 +25,26 @@ def append(c: Connection, name: str, tenant_id: int, values: Mapping[str, Any]) 
     The heads are locked until the transaction ends (SQLite: the whole database is), so that of two writers
     the second one follows the first; those of all tenants, as they share the numbers.
     """
+    return append_many(c, name, tenant_id, [values])[-1]
+
+
+def append_many(c: Connection, name: str, tenant_id: int, values: Sequence[Mapping[str, Any]]) -> list[int]:
+    """`append` each, in order; their numbers."""
+    if not values:
+        return []
     columns = COLUMNS[name]
     query = select(chains).where(chains.c.name == name).order_by(chains.c.tenant_id).with_for_update()
     ends = c.execute(query).all()
     previous = next(end.last_hash for end in ends if end.tenant_id == tenant_id)
-    row = {columns[0]: max(end.last_id for end in ends) + 1, "tenant_id": tenant_id, **values}
-    row |= {"previous_hash": previous, "row_hash": seal(columns, row, previous)}
-    c.execute(insert(TABLES[name]), row)
-    return int(row[columns[0]])
+    first = max(end.last_id for end in ends) + 1
+    rows = []
+    for number, one in enumerate(values, first):
+        row = {columns[0]: number, "tenant_id": tenant_id, **one}
+        row |= {"previous_hash": previous, "row_hash": seal(columns, row, previous)}
+        previous = row["row_hash"]
+        rows.append(row)
+    c.execute(insert(TABLES[name]), rows)
+    return [row[columns[0]] for row in rows]
 
 
 def heads(c: Connection, name: str) -> dict[int, Head]:

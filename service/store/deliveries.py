@@ -1,26 +1,28 @@
-"""What is still to be sent to which EHR, in which order.
+"""What is still to be sent to which EHR, in which order, and what came of it.
 
-A lane is (endpoint, pump or patient). Its head is its oldest delivery that was not sent; only a pending
-head that is due may be worked on, so a failed or parked one holds its own lane and no other.
+A lane is (endpoint, pump or patient). Its head is its oldest delivery that waits; only a pending head that
+is due may be worked on, so one that waits for a person holds its own lane and no other (`lanes`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, case, exists, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, exists, func, insert, select, update
 
 from mappings import exact_json
 from mappings.event import Event, lane_key
 
+from . import lanes
 from .endpoints import Endpoint
-from .tables import deliveries, endpoints, events
+from .lanes import WAITING, Lease
+from .tables import deliveries, events
 from .times import stamp
 
-STATUSES = ("pending", "sent", "failed", "parked")
+STATUSES = ("pending", "sent", "failed", "parked", "paused", "skipped", "cancelled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +49,46 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
-class Lane:
-    """What must be sent in order."""
+class Outcome:
+    """What a try of a delivery came to; `next_try_at` is a stamp, `last_status` that of the EHR's answer."""
 
-    endpoint_id: int
-    lane: str
+    delivery: Delivery
+    status: str
+    reason: str | None = None
+    failure: str | None = None
+    last_status: int | None = None
+    next_try_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a person may do with a delivery: from which statuses, and of a whole endpoint from which."""
+
+    starts: tuple[str, ...]
+    of_endpoint: tuple[str, ...]
+    to: str
+    needs_reason: bool = False
+
+
+CHANGES: dict[str, Change] = {
+    "pause": Change(("pending",), (), "paused"),
+    "resume": Change(("paused",), (), "pending"),
+    "retry": Change(("pending", "failed", "parked", "skipped", "cancelled"), ("failed", "parked"), "pending"),
+    "cancel": Change(WAITING, WAITING, "cancelled", needs_reason=True),
+    "skip": Change(WAITING, ("failed", "parked"), "skipped", needs_reason=True),
+}
+"""cancel: it is not to go to this EHR. skip: it should have, cannot, and the lane goes on without it."""
 
 
 def add(
     c: Connection, tenant_id: int, event: Event, event_seq: int, endpoint_ids: Sequence[int], *, at: str
 ) -> tuple[int, ...]:
     """One pending delivery of the event for each endpoint, due at once (`at`, a stamp)."""
-    return tuple(_insert(c, tenant_id, lane_key(event), event_seq, id, at) for id in endpoint_ids)
+    lane = lane_key(event)
+    made = tuple(_insert(c, tenant_id, lane, event_seq, id, at) for id in endpoint_ids)
+    for endpoint_id in endpoint_ids:
+        lanes.touch(c, tenant_id, endpoint_id, [lane])
+    return made
 
 
 def _insert(c: Connection, tenant_id: int, lane: str, event_seq: int, endpoint_id: int, at: str) -> int:
@@ -94,52 +124,47 @@ def catch_up(c: Connection, endpoint: Endpoint, *, now: datetime, from_the_start
         )
         .order_by(events.c.seq)
     ).all()
+    names = set()
     for row in missed:
         lane = lane_key(exact_json.loads(row.content))
+        names.add(lane)
         _insert(c, endpoint.tenant_id, lane, row.seq, endpoint.id, stamp(now))
+    lanes.touch(c, endpoint.tenant_id, endpoint.id, names)
     return len(missed)
 
 
-def due_lanes(
-    c: Connection, *, now: datetime, limit: int = 100, endpoint_id: int | None = None
-) -> list[Lane]:
-    """Lanes of enabled endpoints (or of one) whose head may be sent now, the longest waiting first."""
-    heads = (
-        select(func.min(deliveries.c.id).label("id"))
-        .where(deliveries.c.status.in_(("pending", "failed", "parked")))
-        .group_by(deliveries.c.endpoint_id, deliveries.c.lane)
-    )
-    if endpoint_id is not None:
-        heads = heads.where(deliveries.c.endpoint_id == endpoint_id)
-    head = heads.subquery()
-    query = (
-        select(deliveries.c.endpoint_id, deliveries.c.lane)
-        .join(head, head.c.id == deliveries.c.id)
-        .join(endpoints, endpoints.c.id == deliveries.c.endpoint_id)
+def waiting(c: Connection, leases: Sequence[Lease], *, now: datetime, most: int) -> list[Delivery]:
+    """Of each lane held, its first deliveries (up to `most`) that are due, up to one that is not.
+
+    Lanes come in the order of the leases, the longest waiting first: else one that fails again and again
+    would be the first again and again.
+    """
+    if not leases:
+        return []
+    place = func.row_number().over(partition_by=deliveries.c.lane, order_by=deliveries.c.id).label("place")
+    ranked = (
+        select(deliveries.c.id, place)
         .where(
-            endpoints.c.enabled.is_(True),
-            deliveries.c.status == "pending",
-            deliveries.c.next_try_at <= stamp(now),
+            deliveries.c.endpoint_id == leases[0].endpoint_id,
+            deliveries.c.status.in_(WAITING),
+            deliveries.c.lane.in_([lease.lane for lease in leases]),
         )
-        .order_by(deliveries.c.next_try_at, deliveries.c.id)
-        .limit(limit)
+        .subquery()
     )
-    return [Lane(row.endpoint_id, row.lane) for row in c.execute(query)]
-
-
-def head(c: Connection, lane: Lane) -> Delivery | None:
-    """The oldest delivery of the lane that was not sent."""
     query = (
         select(deliveries)
-        .where(
-            deliveries.c.endpoint_id == lane.endpoint_id,
-            deliveries.c.status.in_(("pending", "failed", "parked")),
-            deliveries.c.lane == lane.lane,
-        )
+        .join(ranked, ranked.c.id == deliveries.c.id)
+        .where(ranked.c.place <= most)
         .order_by(deliveries.c.id)
-        .limit(1)
     )
-    return _first(c, query)
+    found, stopped = [], set()
+    for delivery in map(_delivery, c.execute(query)):
+        if delivery.status != "pending" or delivery.next_try_at > stamp(now):
+            stopped.add(delivery.lane)
+        if delivery.lane not in stopped:
+            found.append(delivery)
+    order = {lease.lane: at for at, lease in enumerate(leases)}
+    return sorted(found, key=lambda one: (order[one.lane], one.id))
 
 
 def find(c: Connection, tenant_id: int, id: int) -> Delivery | None:
@@ -171,68 +196,77 @@ def of_event(c: Connection, event_seq: int) -> list[Delivery]:
     return [_delivery(row) for row in c.execute(query)]
 
 
-def counts(c: Connection) -> dict[str, int]:
-    """How many deliveries there are in each status, over all tenants."""
+def counts(c: Connection, endpoint_id: int | None = None) -> dict[str, int]:
+    """How many deliveries there are in each status, over all tenants or to one endpoint."""
     query = select(deliveries.c.status, func.count().label("number")).group_by(deliveries.c.status)
+    if endpoint_id is not None:
+        query = query.where(deliveries.c.endpoint_id == endpoint_id)
     return dict.fromkeys(STATUSES, 0) | {row.status: row.number for row in c.execute(query)}
 
 
-def set_sent(c: Connection, id: int, *, now: datetime, last_status: int | None, reason: str = "") -> None:
-    """The EHR holds it; `reason` may say how (a note, such as `unchanged`)."""
-    _set(c, id, now, status="sent", last_status=last_status, reason=reason or None, failure=None, repeats=0)
+def record(c: Connection, outcomes: Sequence[Outcome], *, now: datetime) -> None:
+    """Count one try of each and set what it came to; the caller refreshes and releases the lanes.
+
+    What reached the EHR is sent, whatever a person did meanwhile; else what a person did meanwhile stays.
+    """
+    for is_sent in (True, False):
+        rows = [_row(one) for one in outcomes if (one.status == "sent") is is_sent]
+        if not rows:
+            continue
+        statement = update(deliveries).where(deliveries.c.id == bindparam("of"))
+        if not is_sent:
+            statement = statement.where(deliveries.c.status == "pending")
+        values: dict[str, Any] = {name: bindparam(f"new_{name}") for name in _TRIED}
+        c.execute(statement.values(updated_at=stamp(now), **values), rows)
 
 
-def set_retry(
-    c: Connection,
-    id: int,
-    *,
-    now: datetime,
-    next_try_at: datetime,
-    failure: str,
-    last_status: int | None,
-    reason: str,
-) -> None:
-    """Still pending, tried once more, not before `next_try_at`."""
-    values = {"status": "pending", "next_try_at": stamp(next_try_at)}
-    _set(c, id, now, last_status=last_status, reason=reason, **values, **_counted(failure))
+_TRIED = ("status", "attempts", "next_try_at", "last_status", "reason", "failure", "repeats")
 
 
-def set_held(
-    c: Connection, id: int, *, now: datetime, status: str, failure: str, last_status: int | None, reason: str
-) -> None:
-    """`failed` (refused) or `parked` (a person must decide): the lane waits."""
-    assert status in ("failed", "parked")
-    _set(c, id, now, status=status, last_status=last_status, reason=reason, **_counted(failure))
-
-
-def _counted(failure: str) -> dict[str, Any]:
-    again = case((deliveries.c.failure == failure, deliveries.c.repeats + 1), else_=1)
-    return {"failure": failure, "repeats": again}
-
-
-def retry(c: Connection, tenant_id: int, id: int, *, now: datetime) -> bool:
-    """A failed, parked or waiting delivery becomes due now, its tries counted anew; False: it was sent."""
-    changed = c.execute(
-        update(deliveries)
-        .where(deliveries.c.tenant_id == tenant_id, deliveries.c.id == id, deliveries.c.status != "sent")
-        .values(
-            status="pending",
-            attempts=0,
-            repeats=0,
-            failure=None,
-            next_try_at=stamp(now),
-            updated_at=stamp(now),
-        )
+def _row(one: Outcome) -> dict[str, Any]:
+    was = one.delivery
+    repeats = 0 if one.failure is None else (was.repeats + 1 if was.failure == one.failure else 1)
+    found = (
+        one.status,
+        was.attempts + 1,
+        one.next_try_at or was.next_try_at,
+        one.last_status,
+        one.reason,
+        one.failure,
+        repeats,
     )
-    return changed.rowcount == 1
+    return {"of": was.id} | {f"new_{name}": value for name, value in zip(_TRIED, found, strict=True)}
 
 
-def _set(c: Connection, id: int, now: datetime, **values: Any) -> None:
-    c.execute(
-        update(deliveries)
-        .where(deliveries.c.id == id)
-        .values(attempts=deliveries.c.attempts + 1, updated_at=stamp(now), **values)
+def change(
+    c: Connection, tenant_id: int, ids: Collection[int], action: str, *, now: datetime, reason: str | None
+) -> list[int]:
+    """Do what a person asked with these deliveries; those that were in no status for it are left out."""
+    done = CHANGES[action]
+    starts = done.starts
+    where = (deliveries.c.tenant_id == tenant_id, deliveries.c.id.in_(ids), deliveries.c.status.in_(starts))
+    chosen = c.execute(select(deliveries.c.id, deliveries.c.endpoint_id, deliveries.c.lane).where(*where))
+    found = chosen.all()
+    values: dict[str, Any] = {"status": done.to, "updated_at": stamp(now)}
+    if done.to == "pending":
+        values["next_try_at"] = stamp(now)
+    if action == "retry":
+        values |= {"attempts": 0, "repeats": 0, "failure": None}
+    if reason is not None:
+        values["reason"] = reason
+    c.execute(update(deliveries).where(*where).values(values))
+    for endpoint_id in {row.endpoint_id for row in found}:
+        names = {row.lane for row in found if row.endpoint_id == endpoint_id}
+        lanes.refresh(c, endpoint_id, names)
+    return [row.id for row in found]
+
+
+def ids_of(c: Connection, endpoint_id: int, statuses: Collection[str], *, limit: int) -> list[int]:
+    """The numbers of an endpoint's deliveries in any of these statuses, the oldest first."""
+    query = select(deliveries.c.id).where(
+        deliveries.c.endpoint_id == endpoint_id, deliveries.c.status.in_(statuses)
     )
+    return list(c.execute(query.order_by(deliveries.c.id).limit(limit)).scalars())
 
 
 def _first(c: Connection, query: Select[Any]) -> Delivery | None:

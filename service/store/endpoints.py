@@ -17,6 +17,8 @@ DEFAULT_OPTIONS: dict[str, Any] = {
     "claim_profiles": True,
     "poll_seconds": 5,
     "overlap_seconds": 300,
+    "batch_size": 50,
+    "parallel": 2,
     "headers": {},
 }
 

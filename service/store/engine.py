@@ -17,16 +17,43 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError
 
 BUSY_TIMEOUT_S = 30
 _WRITE = {"itb_write": True}
+WAKES = "itb_wakes"
+"""Set in `Connection.info` by who made something due: the bell rings once it is committed."""
 _ADVISORY_LOCK = 0x1712  # any number, the same in every process
 
 
 class StoreError(Exception):
     """The database cannot be used as it is; the message says why and what to do."""
+
+
+class Bell:
+    """Wakes who waits for deliveries as soon as this process has committed some."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._count = 0
+
+    @property
+    def count(self) -> int:
+        """How often it rang: to be read before one looks whether there is work."""
+        return self._count
+
+    def ring(self) -> None:
+        """Wake everybody who waits."""
+        with self._condition:
+            self._count += 1
+            self._condition.notify_all()
+
+    def wait(self, heard: int, timeout_s: float) -> None:
+        """Until it has rung since `heard`, at most so long."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._count != heard, timeout_s)
 
 
 class Store:
@@ -38,6 +65,7 @@ class Store:
         except ArgumentError:
             raise StoreError("ITB_DATABASE_URL is not a database URL (sqlite:///itb.db)") from None
         self._lock = threading.Lock()
+        self.bell = Bell()
         self._sqlite = parsed.get_backend_name() == "sqlite"
         if self._sqlite and not parsed.database:
             raise StoreError("an SQLite database in memory is not durable: give a file (sqlite:///itb.db)")
@@ -87,6 +115,8 @@ class Store:
             c = connection.execution_options(**_WRITE)
             with c.begin():
                 yield c
+            if c.info.pop(WAKES, False):
+                self.bell.ring()
 
     def close(self) -> None:
         self.engine.dispose()
@@ -144,6 +174,12 @@ def migrate(store: Store, to: str = "head") -> None:
 def is_migrated(c: Connection) -> bool:
     """True when the tables are exactly those of this version."""
     return MigrationContext.configure(c).get_current_revision() == _scripts().get_current_head()
+
+
+def insert_for(c: Connection, table: Table) -> Any:
+    """An insert that knows ON CONFLICT, in the words of this database."""
+    made = sqlite.insert if c.dialect.name == "sqlite" else postgresql.insert
+    return made(table)
 
 
 def sqlite_file(engine: Engine) -> Path | None:

@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, fun
 
 from mappings import exact_json
 from mappings.event import Event, identity, occurred, pump_of, version
-from service.chain import check_event
+from service.chain import Damaged, check_event
 
 from . import audit, chains, deliveries
 from .endpoints import Endpoint
@@ -138,6 +138,44 @@ def by_seq(c: Connection, tenant_id: int, seq: int) -> StoredEvent | None:
     return _stored(row) if row is not None else None
 
 
+def by_seqs(c: Connection, tenant_id: int, seqs: Sequence[int]) -> dict[int, StoredEvent | Damaged]:
+    """The events with these ledger numbers; one that is damaged hides no other."""
+    query = select(events).where(events.c.tenant_id == tenant_id, events.c.seq.in_(seqs))
+    return {row.seq: _if_whole(row) for row in c.execute(query)}
+
+
+def _if_whole(row: Row[Any]) -> StoredEvent | Damaged:
+    try:
+        return _stored(row)
+    except Damaged as error:
+        return error
+
+
+def other_versions(
+    c: Connection, tenant_id: int, seqs: Sequence[int]
+) -> dict[int, list[StoredEvent | Damaged]]:
+    """The other versions, ascending, of the records that these ledger numbers are versions of."""
+    of = events.alias("of")
+    query = (
+        select(events, of.c.seq.label("of_seq"))
+        .join(
+            of,
+            and_(
+                of.c.tenant_id == events.c.tenant_id,
+                of.c.source == events.c.source,
+                of.c.event_id == events.c.event_id,
+                of.c.version != events.c.version,
+            ),
+        )
+        .where(of.c.tenant_id == tenant_id, of.c.seq.in_(seqs))
+        .order_by(events.c.version)
+    )
+    found: dict[int, list[StoredEvent | Damaged]] = {}
+    for row in c.execute(query):
+        found.setdefault(row.of_seq, []).append(_if_whole(row))
+    return found
+
+
 def search(
     c: Connection,
     tenant_id: int,
@@ -162,8 +200,8 @@ def search(
     return [_stored(row) for row in c.execute(query.order_by(events.c.seq).limit(limit))]
 
 
-def timeline(c: Connection, tenant_id: int, pump: str) -> list[StoredEvent]:
-    """Current versions of a pump's events, retracted ones too, as they happened.
+def timeline(c: Connection, tenant_id: int, pump: str, *, type: str | None = None) -> list[StoredEvent]:
+    """Current versions of a pump's events (of one type), retracted ones too, as they happened.
 
     Of one instant, the record that came first goes first: a correction keeps its record's place.
     """
@@ -178,6 +216,8 @@ def timeline(c: Connection, tenant_id: int, pump: str) -> list[StoredEvent]:
         .scalar_subquery()
     )
     query = _current(tenant_id).where(events.c.pump == pump).order_by(events.c.occurred_utc, came)
+    if type is not None:
+        query = query.where(events.c.type == type)
     return [_stored(row) for row in c.execute(query)]
 
 

@@ -1,13 +1,14 @@
-"""Who may work on a lane now: a lease that ends by itself, and a fence that grows with each holder.
+"""Who may do what only one may do at a time (poll an EHR): leases end by themselves, fences only grow.
 
 A holder that was paused past its lease finds a higher fence and must not commit its outcome.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy import Connection, insert, or_, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from .tables import leases
 from .times import stamp
@@ -18,9 +19,10 @@ def acquire(
 ) -> int | None:
     """Take the lease if it is free or ended; its fence, or None while another owner holds it."""
     key = (leases.c.tenant_id == tenant_id, leases.c.name == name)
-    free = or_(leases.c.until <= stamp(now), leases.c.owner == owner)
     values = {"owner": owner, "until": stamp(until)}
-    taken = c.execute(update(leases).where(*key, free).values(fence=leases.c.fence + 1, **values))
+    taken = c.execute(
+        update(leases).where(*key, leases.c.until <= stamp(now)).values(fence=leases.c.fence + 1, **values)
+    )
     if taken.rowcount == 1:
         return int(c.execute(select(leases.c.fence).where(*key)).scalar_one())
     if c.execute(select(leases.c.fence).where(*key)).first() is not None:
@@ -29,14 +31,9 @@ def acquire(
     return 1
 
 
-def renew(c: Connection, tenant_id: int, name: str, fence: int, *, until: datetime) -> bool:
-    """Hold it longer; False when somebody else has taken it since."""
-    changed = c.execute(
-        update(leases)
-        .where(leases.c.tenant_id == tenant_id, leases.c.name == name, leases.c.fence == fence)
-        .values(until=stamp(until))
-    )
-    return changed.rowcount == 1
+def renew(c: Connection, owners: Collection[str], *, until: datetime) -> None:
+    """Hold what these owners hold for longer; what somebody else has taken since stays taken."""
+    c.execute(update(leases).where(leases.c.owner.in_(sorted(owners))).values(until=stamp(until)))
 
 
 def is_held(c: Connection, tenant_id: int, name: str, fence: int) -> bool:
@@ -52,3 +49,13 @@ def release(c: Connection, tenant_id: int, name: str, fence: int, *, now: dateti
         .where(leases.c.tenant_id == tenant_id, leases.c.name == name, leases.c.fence == fence)
         .values(until=stamp(now))
     )
+
+
+def holders(c: Connection, *, now: datetime) -> list[str]:
+    """Who holds a lease."""
+    return list(c.execute(select(leases.c.owner).where(leases.c.until > stamp(now)).distinct()).scalars())
+
+
+def end(c: Connection, owner: str, *, now: datetime) -> None:
+    """End every lease of an owner that is known to be gone."""
+    c.execute(update(leases).where(leases.c.owner == owner).values(until=stamp(now)))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, select, tuple_
 
+from .engine import insert_for
 from .tables import links
 from .times import stamp
 
@@ -38,6 +40,19 @@ def find(c: Connection, endpoint_id: int, system: str, value: str) -> Link | Non
     return _link(row) if row is not None else None
 
 
+def find_many(
+    c: Connection, endpoint_id: int, keys: Iterable[tuple[str, str]]
+) -> dict[tuple[str, str], Link]:
+    """The links of these identities (system, value), those that there are."""
+    wanted = sorted(set(keys))
+    found = {}
+    for at in range(0, len(wanted), 200):
+        some = tuple_(links.c.system, links.c.value).in_(wanted[at : at + 200])
+        for row in c.execute(select(links).where(links.c.endpoint_id == endpoint_id, some)):
+            found[row.system, row.value] = _link(row)
+    return found
+
+
 def find_remote(c: Connection, endpoint_id: int, resource_type: str, remote_id: str) -> Link | None:
     """The link of one of the EHR's resources (the first made, where several identities share it)."""
     query = select(links).where(
@@ -51,14 +66,22 @@ def find_remote(c: Connection, endpoint_id: int, resource_type: str, remote_id: 
 
 def save(c: Connection, link: Link, *, now: datetime) -> None:
     """Add the link, or replace what is known of that identity."""
-    values = {name: getattr(link, name) for name in _FIELDS} | {"updated_at": stamp(now)}
-    key = (
-        links.c.endpoint_id == link.endpoint_id,
-        links.c.system == link.system,
-        links.c.value == link.value,
-    )
-    if c.execute(update(links).where(*key).values(values)).rowcount == 0:
-        c.execute(insert(links).values(values))
+    save_many(c, [link], now=now)
+
+
+def save_many(c: Connection, made: Sequence[Link], *, now: datetime) -> None:
+    """`save` each: of one identity the last counts."""
+    rows = {
+        (link.endpoint_id, link.system, link.value): {name: getattr(link, name) for name in _FIELDS}
+        | {"updated_at": stamp(now)}
+        for link in made
+    }
+    if not rows:
+        return
+    statement = insert_for(c, links)
+    replaced = {name: statement.excluded[name] for name in (*_FIELDS, "updated_at")}
+    key = ["endpoint_id", "system", "value"]
+    c.execute(statement.on_conflict_do_update(index_elements=key, set_=replaced), list(rows.values()))
 
 
 def forget(c: Connection, endpoint_id: int, system: str, value: str) -> None:

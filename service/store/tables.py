@@ -120,6 +120,20 @@ deliveries = Table(
     Index("ix_deliveries_event", "event_seq"),
 )
 
+lanes = Table(
+    "lanes",
+    metadata,
+    _tenant(),
+    Column("endpoint_id", Integer, ForeignKey("endpoints.id"), primary_key=True),
+    Column("lane", Text, primary_key=True),
+    Column("due_at", Text),
+    Column("owner", Text),
+    Column("until", Text),
+    Column("fence", Integer, nullable=False),
+    Index("ix_lanes_due", "endpoint_id", "due_at"),
+    Index("ix_lanes_until", "until"),
+)
+
 links = Table(
     "links",
     metadata,

@@ -1,310 +1,132 @@
-"""One step of a lane: bring what one event says to one EHR, and record what the EHR now holds.
+"""One step: bring what some deliveries say to one EHR, and tell what it holds now.
 
-Nothing is sent that the EHR has already, first contact is a conditional create, an update names the
-version it replaces, and an answer counts only where each entry names the identity it answers. After an
-unknown outcome the EHR is read before anything is sent again (docs/decisions/0006).
+Nothing is sent that the EHR has already. After a try whose outcome is not known, the EHR is read before
+anything is sent again (docs/decisions/0006). `shape` says what is wanted, `send` how it goes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-import mappings
-from mappings import identity
-from mappings.bundle import dropped, neighbours
-from mappings.codes import sid
-from mappings.dose_change import ALONE, chain, chain_resources, places
-from mappings.event import Event, is_retracted
-from mappings.identity import content_hash, resource_identity
+from mappings.identity import referenced
 from mappings.validate import validate
-from service.chain import Damaged
-from service.store import audit, deliveries, events, links
+from service.store import links
 from service.store.deliveries import Delivery
 from service.store.endpoints import Endpoint
 from service.store.engine import Store
-from service.store.events import StoredEvent
-from service.store.links import Link
-from service.store.times import stamp
 
-from .ehr import Ambiguous, Ehr, EhrError, Missing, Stale
-from .retry import Act, decide
+from .ehr import Busy, Ehr, EhrError, Missing, Refused
+from .patients import Name, Patients
+from .readback import Unresolved, read_back
+from .send import Sending, Sent
+from .shape import Parcel, shape
 
 Json = Any
-Key = tuple[str, str]
-
-
-class Unresolved(Exception):
-    """A person must decide before this can be sent; the message says what."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """A resource as the EHR should hold it, and what is known of it there."""
+class Route:
+    """The way to one EHR: where the ledger is, how the EHR is reached, who its patients are."""
 
-    key: Key
-    resource: Json
-    hash: str
-    link: Link | None
+    store: Store
+    ehr: Ehr
+    endpoint: Endpoint
+    patients: Patients
+    now: Callable[[], datetime]
 
     @property
-    def is_there(self) -> bool:
-        return self.link is not None and self.link.content_hash == self.hash
+    def size(self) -> int:
+        """About how many resources go in one transaction."""
+        return int(self.endpoint.options.get("batch_size", 50))
 
 
-def deliver(
-    store: Store, ehr: Ehr, endpoint: Endpoint, delivery: Delivery, now: Callable[[], datetime], chance: float
-) -> str:
-    """Try the delivery once; its new status: sent, pending (to be tried again), failed or parked."""
+def deliver(route: Route, found: Sequence[Delivery]) -> list[Sent]:
+    """What became of the first deliveries of each lane; those that there was no room for are left out."""
+    done: list[Sent] = []
     try:
-        status, made, note = _send(store, ehr, endpoint, delivery)
-    except Damaged as error:
-        return _failed(store, delivery, "Damaged", str(error), now(), chance, None)
-    except Unresolved as error:
-        return _failed(store, delivery, "Unresolved", str(error), now(), chance, None)
-    except EhrError as error:
-        name = type(error).__name__
-        return _failed(store, delivery, name, f"{name}: {error}", now(), chance, error)
-    with store.write() as c:
-        for link in made:
-            links.save(c, link, now=now())
-        deliveries.set_sent(c, delivery.id, now=now(), last_status=status, reason=note)
-        _audit(c, delivery, "sent", note or "", now())
-    return "sent"
-
-
-def _failed(
-    store: Store,
-    delivery: Delivery,
-    failure: str,
-    reason: str,
-    now: datetime,
-    chance: float,
-    error: EhrError | None,
-) -> str:
-    repeats = delivery.repeats if delivery.failure == failure else 0
-    decision = decide(failure, delivery.attempts, repeats, chance, error.retry_after_s if error else None)
-    status = error.status if error else None
-    with store.write() as c:
-        if decision.act is Act.RETRY:
-            at = now + decision.delay
-            deliveries.set_retry(
-                c, delivery.id, now=now, next_try_at=at, failure=failure, last_status=status, reason=reason
+        with route.store.read() as c:
+            parcels = shape(
+                c, route.endpoint, found, route.size, lambda d, error: done.append(Sent(d, error=error))
             )
-            return "pending"
-        held = "parked" if decision.act is Act.PARK else "failed"
-        deliveries.set_held(
-            c, delivery.id, now=now, status=held, failure=failure, last_status=status, reason=reason
-        )
-        _audit(c, delivery, held, reason, now)
-    return held
+        return done + _bring(route, parcels)
+    except EhrError as error:  # reading back, or looking for patients: nothing of it was sent
+        told = {sent.delivery.id for sent in done}
+        return done + [Sent(p.delivery, error=error) for p in parcels if p.delivery.id not in told]
 
 
-def _audit(c: Any, delivery: Delivery, action: str, detail: str, now: datetime) -> None:
-    subject = f"delivery/{delivery.id}"
-    audit.write(
-        c, delivery.tenant_id, at=stamp(now), actor="sync", action=action, subject=subject, detail=detail
-    )
+def _bring(route: Route, parcels: list[Parcel]) -> list[Sent]:
+    done: list[Sent] = []
+    failed: set[str] = set()
+
+    def stop(parcel: Parcel, error: Exception) -> None:
+        done.append(Sent(parcel.delivery, error=error))
+        failed.add(parcel.delivery.lane)
+
+    tried = [parcel for parcel in parcels if parcel.delivery.attempts and parcel.wanted]
+    if tried:
+        read, stuck = read_back(route.ehr, route.endpoint, tried)
+        now_known = {parcel.delivery.id: parcel for parcel in read}
+        for parcel, error in stuck:
+            stop(parcel, error)
+        parcels = [now_known.get(parcel.delivery.id, parcel) for parcel in parcels]
+    for parcel in parcels:
+        issues = [
+            f"{one.resource['resourceType']}: {i.path} {i.rule}"
+            for one in parcel.due
+            for i in validate(one.resource)
+        ]
+        if issues and parcel.delivery.lane not in failed:
+            stop(parcel, Unresolved(f"what would be sent is not valid: {'; '.join(issues[:5])}"))
+    names = {_patient(parcel) for parcel in _going(parcels, failed) if parcel.due}
+    believed = {name for name in names if route.patients.known(name)}
+    patients = route.patients.resolve(route.ehr, names) if names else {}
+    for parcel in parcels:
+        who = patients.get(_patient(parcel))
+        if parcel.due and isinstance(who, Unresolved) and parcel.delivery.lane not in failed:
+            stop(parcel, who)
+    found = {name: who for name, who in patients.items() if isinstance(who, str)}
+    sent = _send(route, _going(parcels, failed), found)
+    about = {parcel.delivery.id: _patient(parcel) for parcel in parcels}
+    return done + [_doubted(route, one, about[one.delivery.id], believed) for one in sent]
 
 
-def _send(
-    store: Store, ehr: Ehr, endpoint: Endpoint, delivery: Delivery
-) -> tuple[int | None, list[Link], str]:
-    """(HTTP status, links to record, note) of a delivery that the EHR has taken in, or had already."""
-    with store.read() as c:
-        stored = events.by_seq(c, delivery.tenant_id, delivery.event_seq)
-        assert stored is not None
-        event = stored.event
-        versions = events.find(c, delivery.tenant_id, event["source"], event["id"])
-        if versions[-1].seq != stored.seq:
-            return None, [], f"superseded by version {versions[-1].version}"
-        wanted = _wanted(c, endpoint, stored, [v.event for v in versions[:-1]])
-    if delivery.attempts:
-        wanted = [_read_back(ehr, endpoint, one) for one in wanted]
-    due = [one for one in wanted if not one.is_there]
-    if not due:
-        return None, [one.link for one in wanted if one.link is not None], "unchanged"
-    issues = [
-        f"{one.resource['resourceType']}: {i.path} {i.rule}" for one in due for i in validate(one.resource)
-    ]
-    if issues:
-        raise Unresolved(f"what would be sent is not valid: {'; '.join(issues[:5])}")
-    patient = _patient(ehr, endpoint, event["patient"])
-    with store.read() as c:
-        bundle = _bundle(endpoint, due, _lookup(c, endpoint, due, patient))
-    found = ehr.transaction(bundle)
-    return (
-        200,
-        [*(one.link for one in wanted if one.is_there and one.link), *_answered(endpoint, due, found)],
-        "",
-    )
+def _doubted(route: Route, sent: Sent, who: Name, believed: set[Name]) -> Sent:
+    """A refusal may be about a patient who was believed to be there and is not any more: ask again."""
+    if who not in believed or not isinstance(sent.error, (Refused, Missing)):
+        return sent
+    route.patients.forget([who])
+    error = sent.error
+    return replace(sent, error=Busy(f"{error}; the patient is looked up again", error.status))
 
 
-def _wanted(c: Any, endpoint: Endpoint, stored: StoredEvent, earlier: list[Event]) -> list[Wanted]:
-    """The event's resources, those of its neighbours in the chain that it changes, and what its earlier
-    versions told and it does not."""
-    event = stored.event
-    place = ALONE
-    others: list[Json] = []
-    if event["type"] == "dose-change":
-        place = neighbours(event, _held_changes(c, endpoint, event)).place
-        others = _chain_changes(c, endpoint, event)
-    own = mappings.resources(event, place=place, recorded=_milliseconds(stored.received_at))
-    gone = [w for w in _known(c, endpoint, dropped(event, earlier)) if w.link is not None]
-    changed = [w for w in [*gone, *_known(c, endpoint, others)] if not w.is_there]
-    return [*changed, *_known(c, endpoint, own)]
+def _going(parcels: Iterable[Parcel], failed: set[str]) -> list[Parcel]:
+    return [parcel for parcel in parcels if parcel.delivery.lane not in failed]
 
 
-def _milliseconds(stamped: str) -> str:
-    """An instant as HAPI keeps it: it cuts what is beyond milliseconds."""
-    return f"{stamped[:-4]}Z"
+def _patient(parcel: Parcel) -> Name:
+    return parcel.event["patient"]["system"], parcel.event["patient"]["value"]
 
 
-def _held_changes(c: Any, endpoint: Endpoint, event: Event) -> list[Event]:
-    """The other dose changes of the pump, as they stand now, that this EHR holds."""
-    found = []
-    for other in events.timeline(c, endpoint.tenant_id, event["pump"]):
-        if other.event["type"] != "dose-change" or _key(other.event) == _key(event):
-            continue
-        value = identity.business_value(*_key(other.event))
-        if links.find(c, endpoint.id, sid("program"), value) is not None:
-            found.append(other.event)
-    return found
-
-
-def _chain_changes(c: Any, endpoint: Endpoint, event: Event) -> list[Json]:
-    """Program and segment of every other dose change here, where this one puts them."""
-    others = [e for e in _held_changes(c, endpoint, event) if not is_retracted(e)]
-    ordered = chain([*others, event])
-    made: list[Json] = []
-    for one, place in zip(ordered, places(ordered), strict=True):
-        if _key(one) != _key(event):
-            made.extend(chain_resources(one, place))
-    return made
-
-
-def _key(event: Event) -> Key:
-    return event["source"], event["id"]
-
-
-def _known(c: Any, endpoint: Endpoint, resources: Iterable[Json]) -> list[Wanted]:
-    found = []
-    for resource in resources:
-        key = resource_identity(resource)
-        found.append(Wanted(key, resource, content_hash(resource), links.find(c, endpoint.id, *key)))
-    return found
-
-
-def _read_back(ehr: Ehr, endpoint: Endpoint, one: Wanted) -> Wanted:
-    """What the EHR holds of it now; Unresolved when somebody edited it there since we last agreed."""
-    remote = _remote(ehr, one)
-    if remote is None:
-        return replace(one, link=None)
-    hashed, version = content_hash(remote), remote["meta"]["versionId"]
-    agreed = one.link
-    if agreed is not None and agreed.version_id != version and hashed not in (agreed.content_hash, one.hash):
-        raise Unresolved(
-            f"{remote['resourceType']}/{remote['id']} was edited in the EHR since: read it first"
-        )
-    return replace(one, link=_link(endpoint, one.key, remote, hashed))
-
-
-def _remote(ehr: Ehr, one: Wanted) -> Json | None:
-    type = one.resource["resourceType"]
-    id = one.link.remote_id if one.link is not None else one.key[1] if one.key[0] == "Provenance" else None
-    if id is not None:
-        try:
-            return ehr.read(type, id)
-        except Missing as error:
-            if one.link is not None:
-                raise Unresolved(f"{type}/{id} was deleted in the EHR") from error
-            return None
-    found = [r for page in ehr.search(type, {"identifier": "|".join(one.key)}) for r in page.resources]
-    if len(found) > 1:
-        raise Unresolved(f"the EHR holds {len(found)} resources of {type} {one.key[0]}|{one.key[1]}")
-    return found[0] if found else None
-
-
-def _link(endpoint: Endpoint, key: Key, remote: Json, hashed: str) -> Link:
-    return Link(
-        tenant_id=endpoint.tenant_id,
-        endpoint_id=endpoint.id,
-        system=key[0],
-        value=key[1],
-        resource_type=remote["resourceType"],
-        remote_id=remote["id"],
-        version_id=remote["meta"]["versionId"],
-        content_hash=hashed,
-    )
-
-
-def _patient(ehr: Ehr, endpoint: Endpoint, name: Json) -> str:
-    """`Patient/id` of the one patient with this business identifier; Unresolved for none or several."""
-    params = {"identifier": f"{name['system']}|{name['value']}"}
-    found = [r["id"] for page in ehr.search("Patient", params) for r in page.resources]
-    if not found and endpoint.options.get("create_missing_patients"):
-        made = ehr.create(
-            {"resourceType": "Patient", "identifier": [dict(name)]},
-            f"identifier={identity.token(name['system'], name['value'])}",
-        )
-        found = [made["id"]]
-    if len(found) != 1:
-        many = "no patient" if not found else f"{len(found)} patients"
-        raise Unresolved(f"the EHR has {many} with this business identifier ({name['system']})")
-    return f"Patient/{found[0]}"
-
-
-def _lookup(c: Any, endpoint: Endpoint, due: list[Wanted], patient: str) -> identity.Lookup:
-    within = {one.key for one in due if one.link is None}
-
-    def lookup(type: str, system: str, value: str) -> str | None:
-        if type == "Patient":
-            return patient
-        if (system, value) in within:
-            return identity.urn(system, value)
-        link = links.find(c, endpoint.id, system, value)
-        return f"{link.resource_type}/{link.remote_id}" if link is not None else None
-
-    return lookup
-
-
-def _bundle(endpoint: Endpoint, due: list[Wanted], lookup: identity.Lookup) -> Json:
-    entries = []
-    for one in due:
-        resource = identity.rewrite_references(one.resource, lookup)
-        if not endpoint.options.get("claim_profiles", True):
-            resource = {name: value for name, value in resource.items() if name != "meta"}
-        type = resource["resourceType"]
-        if one.key[0] == "Provenance":
-            request = {"method": "PUT", "url": f"Provenance/{one.key[1]}"}
-        elif one.link is not None:
-            resource = {**resource, "id": one.link.remote_id}
-            request = {"method": "PUT", "url": f"{type}/{one.link.remote_id}"}
-            request["ifMatch"] = f'W/"{one.link.version_id}"'
-        else:
-            request = {"method": "POST", "url": type, "ifNoneExist": identity.conditional("", *one.key)[1:]}
-        entries.append({"fullUrl": identity.urn(*one.key), "resource": resource, "request": request})
-    return {"resourceType": "Bundle", "type": "transaction", "entry": entries}
-
-
-def _answered(endpoint: Endpoint, due: list[Wanted], found: list[Json]) -> list[Link]:
-    """A link for each entry; Ambiguous where the answer does not name what was asked."""
-    if len(found) != len(due):
-        raise Ambiguous(f"{len(due)} entries were sent and {len(found)} answered")
-    made = []
-    for one, remote in zip(due, found, strict=True):
-        if remote["resourceType"] != one.resource["resourceType"] or _named(remote) != one.key:
-            raise Ambiguous(f"the answer for {one.key[0]}|{one.key[1]} names another resource")
-        if one.link is None and one.key[0] != "Provenance" and content_hash(remote) != one.hash:
-            raise Stale(f"{one.key[0]}|{one.key[1]} was there already and says something else")
-        made.append(_link(endpoint, one.key, remote, one.hash))
-    return made
-
-
-def _named(remote: Json) -> Key | None:
-    try:
-        return resource_identity(remote)
-    except (ValueError, KeyError):
-        return None
+def _send(route: Route, parcels: list[Parcel], patients: dict[Name, str]) -> list[Sent]:
+    going: list[Parcel] = []
+    nothing: list[Sent] = []
+    behind: set[str] = set()
+    for parcel in parcels:
+        if parcel.due:
+            going.append(parcel)
+            behind.add(parcel.delivery.lane)
+        elif parcel.delivery.lane not in behind:  # else it waits for the one before it
+            there = [one.link for one in parcel.wanted if one.link is not None]
+            nothing.append(Sent(parcel.delivery, there, parcel.note or "unchanged"))
+    if not going:
+        return nothing
+    keys = {key for parcel in going for one in parcel.due for key in referenced(one.resource)}
+    with route.store.read() as c:
+        linked = links.find_many(c, route.endpoint.id, keys)
+    references = {key: f"{link.resource_type}/{link.remote_id}" for key, link in linked.items()}
+    sending = Sending(route.ehr, route.endpoint, references | patients)
+    sending.send(going)
+    return nothing + sending.done

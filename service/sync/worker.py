@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import random
-import socket
+import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from service.store import deliveries, endpoints, leases
-from service.store.deliveries import Lane
+from service.store import endpoints, lanes, leases
 from service.store.endpoints import Endpoint
 from service.store.engine import Store
 from service.telemetry import make_log
 
 from . import survey
 from .ehr import EhrError, HttpEhr
+from .outbox import LEASE, Keeper, step
+from .owner import is_gone, process_name
+from .patients import Patients
 from .pull import pull
-from .push import deliver
+from .push import Route
 
 Clock = Callable[[], datetime]
-LEASE = timedelta(seconds=10)
-"""How long a lane waits for a killed worker. A slow one may lose it sooner: every write is conditional."""
-IDLE_S = 0.2
+IDLE_S = 0.5
+"""How often a worker looks for what another process has accepted; what its own accepts rings a bell."""
 SURVEY_S = 60.0
 """How often to look whether a server must be asked again what it can do (or did not answer)."""
+_STEPS = itertools.count()
 log = make_log()
 
 
@@ -68,7 +69,7 @@ def sync_once(store: Store, endpoint: Endpoint, now: Clock) -> Result:
     return Result(pulled, sent)
 
 
-def _add(total: dict[str, int], more: dict[str, int]) -> None:
+def _add(total: dict[str, int], more: Mapping[str, int]) -> None:
     for name, number in more.items():
         total[name] = total.get(name, 0) + number
 
@@ -79,55 +80,41 @@ def _fresh(store: Store, endpoint: Endpoint) -> Endpoint:
     return found or endpoint
 
 
-def push_due(store: Store, endpoint: Endpoint, ehr: HttpEhr, now: Clock) -> dict[str, int]:
-    """One step of every due lane of the endpoint; empty when there was none to take."""
+def push_due(store: Store, endpoint: Endpoint, ehr: Any, now: Clock) -> dict[str, int]:
+    """One step over due lanes of the endpoint; empty when there was none to take."""
+    route = Route(store, ehr, endpoint, Patients(endpoint, now), now)
+    return dict(step(route, Keeper(store, now), step_name()) or {})
+
+
+def step_name() -> str:
+    """An owner of leases: this process, and a number of its own."""
+    return f"{process_name()}/{next(_STEPS)}"
+
+
+def free_the_gone(store: Store, now: Clock) -> None:
+    """End the leases of processes of this host that were killed."""
     with store.read() as c:
-        lanes = [lane for lane in deliveries.due_lanes(c, now=now()) if lane.endpoint_id == endpoint.id]
-    outcome: dict[str, int] = {}
-    for lane in lanes:
-        status = step(store, endpoint, ehr, lane, now)
-        if status is not None:
-            _add(outcome, {status: 1})
-    return outcome
-
-
-OWNER = f"{socket.gethostname()}.{random.getrandbits(32):08x}"
-
-
-def step(store: Store, endpoint: Endpoint, ehr: Any, lane: Lane, now: Clock) -> str | None:
-    """The head of a lane under the lane's lease; None when another process has it."""
-    name = f"{lane.endpoint_id}/{lane.lane}"
-    at = now()
-    owner = f"{OWNER}.{threading.get_ident()}"
-    with store.write() as c:
-        fence = leases.acquire(c, endpoint.tenant_id, name, owner, now=at, until=at + LEASE)
-        head = deliveries.head(c, lane) if fence is not None else None
-    if fence is None or head is None or head.status != "pending":
-        return None
-    try:
-        return deliver(store, ehr, endpoint, head, now, random.random())
-    except Exception as error:
-        # A bug in what this one event needs: it is held for a person, its neighbours go on.
-        log.exception("delivery failed", delivery=head.id)
+        owners = {*lanes.owners(c, now=now()), *leases.holders(c, now=now())}
+    gone = [owner for owner in owners if is_gone(owner)]
+    if gone:
         with store.write() as c:
-            reason = f"internal error: {type(error).__name__}"
-            deliveries.set_held(
-                c, head.id, now=now(), status="parked", failure="Bug", last_status=None, reason=reason
-            )
-        return "parked"
-    finally:
-        with store.write() as c:
-            leases.release(c, endpoint.tenant_id, name, fence, now=now())
+            for owner in gone:
+                lanes.end(c, owner)
+                leases.end(c, owner, now=now())
 
 
 class Runner:
-    """Three threads for each endpoint: one delivers, one polls, one asks daily what the server can do; one
-    more looks for new endpoints."""
+    """For each endpoint threads that deliver, one that polls, one that asks daily what the server can do.
+
+    One more looks for new endpoints, and for leases of processes that were killed.
+    """
 
     def __init__(self, store: Store, now: Clock) -> None:
         self._store, self._now = store, now
         self._stop = threading.Event()
+        self._keeper = Keeper(store, now)
         self._threads: dict[tuple[int, str], threading.Thread] = {}
+        self._patients: dict[int, Patients] = {}
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -136,21 +123,31 @@ class Runner:
     def stop(self) -> None:
         """Let every thread end its step, then return."""
         self._stop.set()
+        self._store.bell.ring()
         for thread in list(self._threads.values()):
             thread.join(10)
 
     def _watch(self) -> None:
         while not self._stop.is_set():
-            with self._store.read() as c:
-                known = endpoints.every(c)
-            for endpoint in known:
-                for work in (self._push, self._pull, self._survey):
-                    key = (endpoint.id, work.__name__)
-                    if key not in self._threads:
-                        thread = threading.Thread(target=work, args=(endpoint.id,), daemon=True)
-                        self._threads[key] = thread
-                        thread.start()
+            try:
+                free_the_gone(self._store, self._now)
+                with self._store.read() as c:
+                    known = endpoints.every(c)
+                for endpoint in known:
+                    self._patients.setdefault(endpoint.id, Patients(endpoint, self._now))
+                    for number in range(endpoint.options["parallel"]):
+                        self._begin(endpoint.id, f"push-{number}", self._push)
+                    self._begin(endpoint.id, "pull", self._pull)
+                    self._begin(endpoint.id, "survey", self._survey)
+            except Exception:
+                log.exception("watch failed")
             self._stop.wait(1)
+
+    def _begin(self, id: int, name: str, work: Callable[[int], None]) -> None:
+        if (id, name) not in self._threads:
+            thread = threading.Thread(target=work, args=(id,), name=f"itb-{name}", daemon=True)
+            self._threads[id, name] = thread
+            thread.start()
 
     def _endpoint(self, id: int) -> Endpoint | None:
         with self._store.read() as c:
@@ -170,23 +167,44 @@ class Runner:
     def _push(self, id: int) -> None:
         ehr: HttpEhr | None = None
         while not self._stop.is_set():
-            endpoint = self._endpoint(id)
-            if endpoint is not None:
-                ehr = ehr or connect(endpoint)
-                if push_due(self._store, endpoint, ehr, self._now):
-                    continue
-            self._stop.wait(IDLE_S)
+            heard = self._store.bell.count
+            try:
+                endpoint = self._endpoint(id)
+                if endpoint is not None:
+                    ehr = ehr or connect(endpoint)
+                    route = Route(self._store, ehr, endpoint, self._patients[id], self._now)
+                    if step(route, self._keeper, step_name()) is not None:
+                        continue
+            except Exception:
+                log.exception("push failed")
+            self._store.bell.wait(heard, IDLE_S)
 
     def _pull(self, id: int) -> None:
         ehr: HttpEhr | None = None
         while not self._stop.is_set():
-            endpoint = self._endpoint(id)
-            if endpoint is not None:
-                ehr = ehr or connect(endpoint)
-                try:
-                    pull(self._store, ehr, endpoint, self._now)
-                except EhrError as error:
-                    log.warning("pull failed", endpoint=endpoint.name, error=type(error).__name__)
-                except Exception:
-                    log.exception("pull failed", endpoint=endpoint.name)
+            endpoint: Endpoint | None = None
+            try:
+                endpoint = self._endpoint(id)
+                if endpoint is not None:
+                    ehr = ehr or connect(endpoint)
+                    self._pull_alone(ehr, endpoint)
+            except EhrError as error:
+                log.warning("pull failed", endpoint=id, error=type(error).__name__)
+            except Exception:
+                log.exception("pull failed", endpoint=id)
             self._stop.wait(endpoint.options.get("poll_seconds", 5) if endpoint else 1)
+
+    def _pull_alone(self, ehr: HttpEhr, endpoint: Endpoint) -> None:
+        """Poll, unless another worker does."""
+        name, owner = f"pull/{endpoint.id}", step_name()
+        with self._keeper.keep(owner):
+            at = self._now()
+            with self._store.write() as c:
+                fence = leases.acquire(c, endpoint.tenant_id, name, owner, now=at, until=at + LEASE)
+            if fence is None:
+                return
+            try:
+                pull(self._store, ehr, endpoint, self._now)
+            finally:
+                with self._store.write() as c:
+                    leases.release(c, endpoint.tenant_id, name, fence, now=self._now())

@@ -23,6 +23,7 @@ from mappings.exact_json import dumps, loads
 from samples import DOSE_CHANGE, PUMP, REFILL
 from service import cli
 from service.store import keys
+from service.store.deliveries import STATUSES
 from service.store.engine import Store
 from service.synthetic import clinic
 
@@ -362,3 +363,41 @@ def test_a_bad_example_for_the_guide_is_named(itb: Site, tmp_path: Path) -> None
     done = itb("ig", "build", "--out", str(tmp_path / "x.tgz"), "--examples", str(events))
     assert done.exit_code != 0 and "line 1: type" in done.stderr
     assert not (tmp_path / "x.tgz").exists()
+
+
+def test_deliveries_are_listed_and_steered(itb: Site) -> None:
+    itb.fine("endpoints", "add", "hapi", "http://ehr.invalid/fhir")
+    itb.fine("import", itb.file("events.ndjson", REFILL, DOSE_CHANGE))
+    first, second = itb.fine("deliveries", "list").decode().splitlines()
+    assert first.split("\t")[:5] == ["1", "hapi", f"{REFILL['source']}/R-1", "pending", "0 tries"]
+    assert itb.fine("deliveries", "pause", "1") == b"1\tpause\n"
+    assert itb.fine("deliveries", "list", "--status", "paused").decode().split("\t")[0] == "1"
+    assert itb("deliveries", "skip", "1").exit_code == 2
+    assert itb("deliveries", "resume", "1", "2").exit_code == 1
+    assert itb.fine("deliveries", "list", "--status", "paused")
+    itb.fine("deliveries", "resume", "1")
+    itb.fine("deliveries", "skip", "1", "--reason", "on paper there")
+    assert (
+        itb.fine("deliveries", "list", "--status", "skipped").decode().split("\t")[-1] == "on paper there\n"
+    )
+    assert "no delivery 9" in itb("deliveries", "retry", "9").stderr
+    itb.fine("deliveries", "retry", "1")
+    itb.fine("deliveries", "cancel", "1", "2", "--reason", "another hospital")
+    assert itb.fine("deliveries", "list", "--endpoint", "hapi", "--status", "pending") == b""
+    assert "no endpoint x" in itb("deliveries", "list", "--endpoint", "x").stderr
+
+
+def test_an_endpoint_is_paused_resumed_and_cleared(itb: Site) -> None:
+    itb.fine("endpoints", "add", "hapi", "http://ehr.invalid/fhir")
+    itb.fine("endpoints", "pause", "hapi")
+    itb.fine("import", itb.file("events.ndjson", REFILL))
+    assert itb.fine("endpoints", "resume", "hapi") == b"hapi\tresume\t1 deliveries\n"
+    assert itb.fine("endpoints", "retry", "hapi") == b"hapi\tretry\t0 deliveries\n"
+    assert itb.fine("endpoints", "skip", "hapi", "--reason", "x") == b"hapi\tskip\t0 deliveries\n"
+    assert itb.fine("endpoints", "cancel", "hapi", "--reason", "x") == b"hapi\tcancel\t1 deliveries\n"
+    assert "no endpoint other" in itb("endpoints", "pause", "other").stderr
+
+
+def test_the_statuses_on_offer_are_those_that_there_are() -> None:
+    (option,) = (o for o in cli.main.commands["deliveries"].commands["list"].params if o.name == "status")
+    assert tuple(option.type.choices) == STATUSES

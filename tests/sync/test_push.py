@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -12,15 +11,21 @@ from uuid import uuid4
 import pytest
 
 from fakes import lose_answer
+from mappings.bundle import Around
 from mappings.codes import definition
-from service.sync import push, worker
+from service.store import deliveries
+from service.store.deliveries import Outcome
+from service.sync import outbox, send, shape
 from service.sync.ehr import Ambiguous, EhrError, Forbidden, Refused, Throttled, Unauthorized, Unreachable
-from site_of_tests import DEVICE, HISTORY, REFILL, SECOND, START, THIRD, Site, event, program
+from site_of_tests import DEVICE, DRUG, HISTORY, REFILL, SECOND, START, THIRD, Site, event, program
+
+OTHER = event("refill", "R-9", pump="NGP2", drug=DRUG, volume_instilled=REFILL["volume_instilled"])
+"""Of another pump: another lane."""
 
 
 @pytest.fixture
 def site(tmp_path: Path, database_url: str) -> Iterator[Site]:
-    made = Site(tmp_path, database_url)
+    made = Site(tmp_path, database_url, batch_size=1)
     yield made
     made.store.close()
 
@@ -96,49 +101,58 @@ def test_a_kill_in_mid_delivery_neither_loses_nor_doubles(site: Site, step: int,
     killed_history(site, step, point)
 
 
+@pytest.mark.parametrize("point", ["before", "after"])
+@pytest.mark.parametrize("step", range(3))
+def test_nor_does_it_when_events_travel_together(
+    tmp_path: Path, database_url: str, step: int, point: str
+) -> None:
+    site = Site(tmp_path, database_url)
+    killed_history(site, step, point)
+    transactions = [name for name in site.ehr.calls if name == "transaction"]
+    assert len(transactions) <= 4  # device, refill and start in one; the two that follow alone; one again
+    site.store.close()
+
+
 def sent_before_sending(patch: pytest.MonkeyPatch) -> None:
-    right = push._send
+    right = outbox.deliver
 
-    def wrong(store: Any, ehr: Any, endpoint: Any, delivery: Any) -> Any:
-        with store.write() as c:
-            push.deliveries.set_sent(c, delivery.id, now=datetime.now(UTC), last_status=None)
-        return right(store, ehr, endpoint, delivery)
+    def wrong(route: Any, found: Any) -> Any:
+        with route.store.write() as c:
+            done = [Outcome(delivery, "sent") for delivery in found]
+            outbox.deliveries.record(c, done, now=route.now())
+        return right(route, found)
 
-    patch.setattr(push, "_send", wrong)
+    patch.setattr(outbox, "deliver", wrong)
 
 
 def create_without_condition(patch: pytest.MonkeyPatch) -> None:
-    right = push._bundle
+    right = send.entry
 
-    def wrong(due: Any, lookup: Any) -> Any:
-        made = right(due, lookup)
-        for entry in made["entry"]:
-            if "ifNoneExist" in entry["request"]:
-                entry["request"]["ifNoneExist"] = f"identifier=http://nobody.invalid|{uuid4()}"
+    def wrong(*args: Any) -> Any:
+        made = right(*args)
+        if "ifNoneExist" in made["request"]:
+            made["request"]["ifNoneExist"] = f"identifier=http://nobody.invalid|{uuid4()}"
         return made
 
-    patch.setattr(push, "_bundle", wrong)
+    patch.setattr(send, "entry", wrong)
 
 
 def neighbours_left_open(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(push, "_chain_changes", lambda c, endpoint, event: [])
+    patch.setattr(shape, "neighbours", lambda event, held: Around())
 
 
 def newest_first(patch: pytest.MonkeyPatch) -> None:
-    right = push.deliveries.head
+    right = outbox.deliveries.waiting
 
-    def wrong(c: Any, lane: Any) -> Any:
-        found = right(c, lane)
-        waiting = [
-            d for d in push.deliveries.search(c, 1, limit=100, status="pending") if d.lane == lane.lane
-        ]
-        return waiting[-1] if found is not None and found.status == "pending" else found
+    def wrong(c: Any, leases: Any, **more: Any) -> Any:
+        found = right(c, leases, **(more | {"most": 100}))
+        return found[::-1]
 
-    patch.setattr(push.deliveries, "head", wrong)
+    patch.setattr(outbox.deliveries, "waiting", wrong)
 
 
 def written_again_without_need(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(push.Wanted, "is_there", property(lambda self: False))
+    patch.setattr(shape.Wanted, "is_there", property(lambda self: False))
 
 
 BUGS = (
@@ -162,7 +176,7 @@ def test_the_kill_test_catches_a_seeded_bug(
             folder = tmp_path / f"{point}{step}"
             folder.mkdir()
             try:
-                killed_history(Site(folder), step, point)
+                killed_history(Site(folder, batch_size=1), step, point)
             except (AssertionError, ValueError):
                 caught += 1
     assert caught, "no kill test saw the seeded bug"
@@ -198,15 +212,12 @@ def test_an_outage_delays_and_keeps_the_order(site: Site) -> None:
 def test_a_held_delivery_holds_its_own_lane_only(site: Site, error: EhrError, held: str) -> None:
     site.register()
     site.ehr.before = [fail(error)]
-    other = event(
-        "refill", "R-9", pump="NGP2", drug=REFILL["drug"], volume_instilled=REFILL["volume_instilled"]
-    )
-    site.send(DEVICE, REFILL, other)
+    site.send(DEVICE, REFILL, OTHER)
     site.push()
     assert [d.status for d in site.deliveries()] == [held, "pending", "sent"]
     assert site.held("refill", "R-1") == []
     with site.store.write() as c:
-        worker.deliveries.retry(c, 1, site.deliveries()[0].id, now=site.now())
+        deliveries.change(c, 1, [site.deliveries()[0].id], "retry", now=site.now(), reason=None)
     assert site.push() == {"sent": 2}
 
 
@@ -288,10 +299,7 @@ def test_what_somebody_edited_in_the_ehr_is_not_overwritten(site: Site) -> None:
 def test_a_bug_parks_the_item_and_not_the_lane_runner(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.register()
     site.ehr.before = [lambda name: (_ for _ in ()).throw(ZeroDivisionError())]
-    other = event(
-        "refill", "R-9", pump="NGP2", drug=REFILL["drug"], volume_instilled=REFILL["volume_instilled"]
-    )
-    site.send(DEVICE, other)
+    site.send(DEVICE, OTHER)
     site.push()
     assert [d.status for d in site.deliveries()] == ["parked", "sent"]
     assert "ZeroDivisionError" in (site.deliveries()[0].reason or "")

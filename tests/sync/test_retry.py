@@ -25,7 +25,7 @@ def kinds_of(error: type[Any]) -> set[str]:
 def test_every_failure_has_a_row_and_every_row_a_failure() -> None:
     raised = kinds_of(ehr.EhrError) - {"EhrError"}
     assert set(ehr.CLASSES) == raised
-    assert raised | {"Unresolved", "Bug"} == set(retry.TABLE)
+    assert raised | {"Unresolved", "Damaged", "Bug"} == set(retry.TABLE)
 
 
 def test_every_issue_code_of_r4_has_a_class() -> None:

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import select
 
 from fakes import MemoryEhr
 from mappings import exact_json, load_event
 from samples import DOSE_CHANGE, REFILL
-from service.store import deliveries, events
+from service.store import deliveries, events, tables
 from service.store import endpoints as stored_endpoints
+from service.store.deliveries import Outcome
 from service.store.engine import Store
 from service.sync import survey
 
@@ -42,6 +44,8 @@ def test_an_endpoint_is_added_listed_and_read(client: FlaskClient) -> None:
             "claim_profiles": True,
             "poll_seconds": 60,
             "overlap_seconds": 300,
+            "batch_size": 50,
+            "parallel": 2,
             "headers": {"Authorization": "(set)"},
         },
         "created_at": "2026-11-23T09:00:00.000000Z",
@@ -161,29 +165,79 @@ def test_an_endpoint_is_not_sent_what_came_before_it(client: FlaskClient) -> Non
     assert pending(client) == []
 
 
+def came_to(app: Flask, status: str, reason: str | None = None) -> None:
+    """What a worker made of delivery 1."""
+    made = app.extensions["itb"]
+    with made.store.write() as c:
+        delivery = deliveries.find(c, 1, 1)
+        assert delivery is not None
+        failure = None if status == "sent" else "Unresolved"
+        deliveries.record(c, [Outcome(delivery, status, reason, failure)], now=made.clock())
+
+
+def audited(app: Flask) -> list[tuple[str, str, str]]:
+    with app.extensions["itb"].store.read() as c:
+        rows = c.execute(select(tables.audit).order_by(tables.audit.c.id)).all()
+    return [(row.actor, row.action, row.subject) for row in rows]
+
+
 def test_a_failed_delivery_is_retried_and_a_sent_one_is_not(app: Flask, client: FlaskClient) -> None:
     add(client)
     client.post("/api/v1/events", json=REFILL)
-    made = app.extensions["itb"]
-    with made.store.write() as c:
-        deliveries.set_held(
-            c,
-            1,
-            now=made.clock(),
-            status="parked",
-            failure="Unresolved",
-            last_status=200,
-            reason="no patient",
-        )
+    came_to(app, "parked", "no patient")
     parked = client.get("/api/v1/deliveries?status=parked").json["deliveries"]
-    assert [(d["id"], d["reason"], d["attempts"]) for d in parked] == [(1, "no patient", 1)]
+    assert [(d["id"], d["reason"], d["attempts"], d["failure"]) for d in parked] == [
+        (1, "no patient", 1, "Unresolved")
+    ]
     retried = client.post("/api/v1/deliveries/1/retry")
     assert retried.status_code == 200
     assert (retried.json["status"], retried.json["attempts"]) == ("pending", 0)
-    with made.store.write() as c:
-        deliveries.set_sent(c, 1, now=made.clock(), last_status=200)
+    assert client.get("/api/v1/deliveries/1").json == retried.json
+    assert audited(app)[-1] == ("test", "retry", "delivery/1")
+    came_to(app, "sent")
     assert client.post("/api/v1/deliveries/1/retry").status_code == 409
     assert client.post("/api/v1/deliveries/2/retry").status_code == 404
+    assert client.get("/api/v1/deliveries/2").status_code == 404
+
+
+@pytest.mark.parametrize("action", ["cancel", "skip"])
+def test_what_is_left_out_says_why_and_is_audited(app: Flask, client: FlaskClient, action: str) -> None:
+    add(client)
+    client.post("/api/v1/events", json=REFILL)
+    assert client.post(f"/api/v1/deliveries/1/{action}", json={}).status_code == 422
+    made = client.post(f"/api/v1/deliveries/1/{action}", json={"reason": "they have it on paper"})
+    assert (made.json["status"], made.json["reason"]) == (
+        {"cancel": "cancelled", "skip": "skipped"}[action],
+        "they have it on paper",
+    )
+    assert audited(app)[-1] == ("test", action, "delivery/1")
+    again = client.post(f"/api/v1/deliveries/1/{action}", json={"reason": "again"})
+    assert (again.status_code, again.json["errors"][0]["rule"]) == (409, made.json["status"])
+
+
+def test_a_delivery_is_paused_and_goes_on(client: FlaskClient) -> None:
+    add(client)
+    client.post("/api/v1/events", json=REFILL)
+    assert client.post("/api/v1/deliveries/1/resume").status_code == 409
+    assert client.post("/api/v1/deliveries/1/pause").json["status"] == "paused"
+    assert client.post("/api/v1/deliveries/1/resume").json["status"] == "pending"
+
+
+def test_all_that_is_held_of_an_endpoint_is_retried_skipped_or_cancelled(
+    app: Flask, client: FlaskClient
+) -> None:
+    add(client)
+    add(client, "other")
+    client.post("/api/v1/events", json=[REFILL, DOSE_CHANGE])
+    came_to(app, "parked", "no patient")
+    assert client.post(f"{ENDPOINTS}/hapi/retry").json == {"endpoint": "hapi", "changed": 1}
+    assert audited(app)[-1] == ("test", "retry", "endpoint/hapi")
+    came_to(app, "failed", "refused")
+    why = {"reason": "they closed"}
+    assert client.post(f"{ENDPOINTS}/hapi/skip", json=why).json["changed"] == 1
+    assert client.post(f"{ENDPOINTS}/hapi/cancel", json=why).json["changed"] == 1
+    assert client.post(f"{ENDPOINTS}/none/retry").status_code == 404
+    assert pending(client) == [("other", "R-1"), ("other", "P-1")]
 
 
 def test_deliveries_are_paged(app: Flask, client: FlaskClient) -> None:

@@ -22,6 +22,7 @@ from samples import EVERY, REFILL
 from service import chain, verify
 from service.chain import Damaged
 from service.store import audit, chains, deliveries, endpoints, events
+from service.store.deliveries import Outcome
 from service.store.engine import Store, migrate
 from service.store.tables import audit as audit_table
 from service.store.tables import events as events_table
@@ -277,8 +278,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
             events.accept(
                 c, 1, load_event(loads(dumps(event))), received_at=NOW, actor="test", endpoints=known
             )
-        for delivery in deliveries.search(c, 1, limit=1000):
-            deliveries.set_sent(c, delivery.id, now=NOW, last_status=200)
+        found = deliveries.search(c, 1, limit=1000)
+        deliveries.record(c, [Outcome(one, "sent", last_status=200) for one in found], now=NOW)
     with store.engine.connect() as c:
         c.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
     store.close()

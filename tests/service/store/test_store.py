@@ -12,11 +12,13 @@ from sqlalchemy import Connection, event
 
 from mappings import exact_json, load_event
 from samples import CATHETER, DOSE_CHANGE, PATIENT, PUMP, REFILL, SERIAL, q
-from service.store import audit, deliveries, endpoints, events, keys, leases, links, remote
-from service.store.deliveries import Lane
+from service.store import audit, deliveries, endpoints, events, keys, lanes, leases, links, remote
+from service.store.deliveries import CHANGES, Outcome
 from service.store.engine import Store, migrate
+from service.store.lanes import Lease
 from service.store.links import Link
 from service.store.remote import RemoteVersion
+from service.store.times import stamp
 from strategies import ANY_EVENT
 
 Json = Any
@@ -115,54 +117,116 @@ def test_a_correction_keeps_its_record_s_place_among_those_of_one_instant(store:
         assert seqs(events.timeline(c, 1, SERIAL)) == [("D-2", 2), ("D-1", 2)]
 
 
+def claimed(c: Connection, endpoint_id: int, at: datetime = NOW, owner: str = "w") -> dict[str, list[int]]:
+    """What a worker may send now, by lane: the events' ledger numbers; it gives the lanes back."""
+    leases = lanes.claim(c, endpoint_id, owner, now=at, until=at, limit=10)
+    found = deliveries.waiting(c, leases, now=at, most=9)
+    lanes.release(c, endpoint_id, [lease.lane for lease in leases], owner)
+    return {lease.lane: [d.event_seq for d in found if d.lane == lease.lane] for lease in leases}
+
+
+def came_to(c: Connection, id: int, status: str, **more: Any) -> None:
+    delivery = deliveries.find(c, 1, id)
+    assert delivery is not None
+    deliveries.record(c, [Outcome(delivery, status, **more)], now=NOW)
+    lanes.refresh(c, delivery.endpoint_id, [delivery.lane])
+
+
 def test_a_lane_is_in_order_and_a_held_head_holds_only_its_own_lane(store: Store) -> None:
     second = {"pump": "OTHER1", "id": "R-9"}
+    pump, other = f"pump:{SERIAL}", "pump:OTHER1"
     with store.write() as c:
         for name in ("a", "b"):
             endpoints.add(c, 1, name, "http://ehr.invalid", {}, now=NOW)
         for event in (REFILL, DOSE_CHANGE, REFILL | second):
             accept(c, event)
         a, b = endpoints.every(c, 1)
-        pump, other = Lane(a.id, f"pump:{SERIAL}"), Lane(a.id, "pump:OTHER1")
-        assert len(deliveries.due_lanes(c, now=NOW)) == 4
-        assert deliveries.due_lanes(c, now=NOW, endpoint_id=a.id) == [pump, other]
-        head = deliveries.head(c, pump)
-        assert head is not None and head.event_seq == 1
-        deliveries.set_held(
-            c, head.id, now=NOW, status="failed", failure="Refused", last_status=422, reason="no"
-        )
-        assert deliveries.due_lanes(c, now=NOW, endpoint_id=a.id) == [other]
-        assert deliveries.head(c, pump) == deliveries.find(c, 1, head.id)
-        assert deliveries.retry(c, 1, head.id, now=NOW)
-        deliveries.set_sent(c, head.id, now=NOW, last_status=200)
-        following = deliveries.head(c, pump)
-        assert following is not None and following.event_seq == 2
+        assert claimed(c, a.id) == {other: [3], pump: [1, 2]}
+        came_to(c, 1, "failed", failure="Refused", last_status=422, reason="no")
+        assert claimed(c, a.id) == {other: [3]}
+        assert deliveries.change(c, 1, [1], "retry", now=NOW, reason=None) == [1]
+        came_to(c, 1, "sent", last_status=200)
+        assert claimed(c, a.id) == {other: [3], pump: [2]}
         later = NOW + timedelta(seconds=10)
-        deliveries.set_retry(
-            c, following.id, now=NOW, next_try_at=later, failure="Throttled", last_status=503, reason="busy"
-        )
-        assert deliveries.due_lanes(c, now=NOW, endpoint_id=a.id) == [other]
-        assert deliveries.due_lanes(c, now=later, endpoint_id=a.id) == [other, pump]
-        endpoints.set_enabled(c, a.id, False)
-        assert {lane.endpoint_id for lane in deliveries.due_lanes(c, now=later)} == {b.id}
-        assert deliveries.counts(c) == {"pending": 5, "sent": 1, "failed": 0, "parked": 0}
+        came_to(c, 3, "pending", failure="Throttled", next_try_at=stamp(later))
+        assert claimed(c, a.id) == {other: [3]}
+        assert claimed(c, a.id, later) == {other: [3], pump: [2]}
+        assert claimed(c, b.id) == {other: [3], pump: [1, 2]}
+        assert deliveries.counts(c) == dict.fromkeys(deliveries.STATUSES, 0) | {"pending": 5, "sent": 1}
+        assert deliveries.counts(c, b.id)["pending"] == 3
 
 
-def test_every_try_is_counted(store: Store) -> None:
+def test_every_try_is_counted_and_how_often_it_ended_alike(store: Store) -> None:
     with store.write() as c:
         endpoints.add(c, 1, "a", "http://ehr.invalid", {}, now=NOW)
         accept(c, REFILL)
-        for _ in range(2):
-            deliveries.set_retry(
-                c, 1, now=NOW, next_try_at=NOW, failure="Ambiguous", last_status=None, reason="no answer"
-            )
+        for failure in ("Throttled", "Ambiguous", "Ambiguous"):
+            came_to(c, 1, "pending", failure=failure, reason="no answer")
         waiting = deliveries.find(c, 1, 1)
         assert waiting is not None
-        assert (waiting.failure, waiting.repeats) == ("Ambiguous", 2)
-        deliveries.set_sent(c, 1, now=NOW, last_status=201)
+        assert (waiting.attempts, waiting.failure, waiting.repeats) == (3, "Ambiguous", 2)
+        came_to(c, 1, "sent", last_status=201)
         sent = deliveries.find(c, 1, 1)
     assert sent is not None
-    assert (sent.attempts, sent.status, sent.last_status, sent.reason) == (3, "sent", 201, None)
+    assert (sent.attempts, sent.status, sent.last_status, sent.reason) == (4, "sent", 201, None)
+    assert (sent.failure, sent.repeats) == (None, 0)
+
+
+def test_what_a_person_did_meanwhile_stays_but_what_was_sent_is_sent(store: Store) -> None:
+    with store.write() as c:
+        endpoints.add(c, 1, "a", "http://ehr.invalid", {}, now=NOW)
+        accept(c, REFILL)
+        delivery = deliveries.find(c, 1, 1)
+        assert delivery is not None
+        deliveries.change(c, 1, [1], "cancel", now=NOW, reason="not for them")
+        deliveries.record(c, [Outcome(delivery, "pending", failure="Throttled")], now=NOW)
+        assert deliveries.counts(c)["cancelled"] == 1
+        deliveries.record(c, [Outcome(delivery, "sent")], now=NOW)
+        assert deliveries.counts(c)["sent"] == 1
+
+
+@pytest.mark.parametrize("action", sorted(CHANGES))
+@pytest.mark.parametrize("status", deliveries.STATUSES)
+def test_a_person_may_do_what_the_table_says_and_the_lane_follows(
+    store: Store, action: str, status: str
+) -> None:
+    with store.write() as c:
+        endpoints.add(c, 1, "a", "http://ehr.invalid", {}, now=NOW)
+        for event in (REFILL, DOSE_CHANGE):
+            accept(c, event)
+        if status != "pending":
+            to = next((name for name, done in CHANGES.items() if done.to == status), None)
+            if to is not None:
+                deliveries.change(c, 1, [1], to, now=NOW, reason="why")
+            else:
+                came_to(c, 1, status, failure="Refused" if status != "sent" else None)
+        possible = status in CHANGES[action].starts
+        assert deliveries.change(c, 1, [1], action, now=NOW, reason="why") == ([1] if possible else [])
+        found = deliveries.find(c, 1, 1)
+        assert found is not None
+        assert found.status == (CHANGES[action].to if possible else status)
+        first = {"pending": [1, 2]} | dict.fromkeys(("sent", "skipped", "cancelled"), [2])
+        assert list(claimed(c, 1).values()) == ([first[found.status]] if found.status in first else [])
+
+
+def test_a_lane_has_one_holder_until_its_lease_ends(store: Store) -> None:
+    end, after = NOW + timedelta(seconds=30), NOW + timedelta(seconds=31)
+    with store.write() as c:
+        endpoints.add(c, 1, "a", "http://ehr.invalid", {}, now=NOW)
+        accept(c, REFILL)
+        (first,) = lanes.claim(c, 1, "one", now=NOW, until=end, limit=5)
+        assert lanes.claim(c, 1, "two", now=NOW, until=end, limit=5) == []
+        assert lanes.held(c, [first]) == {first.lane}
+        (second,) = lanes.claim(c, 1, "two", now=after, until=after + timedelta(30), limit=5)
+        assert second.fence == first.fence + 1
+        assert lanes.held(c, [first]) == set()
+        lanes.release(c, 1, [first.lane], "one")
+        lanes.renew(c, ["one"], until=after + timedelta(60))
+        assert lanes.owners(c, now=after) == ["two"]
+        lanes.end(c, "two")
+        assert lanes.owners(c, now=after) == []
+        lanes.renew(c, ["one", "two"], until=after + timedelta(60))
+        assert [lease.fence for lease in lanes.claim(c, 1, "one", now=after, until=end, limit=5)] == [3]
 
 
 def test_a_lease_is_one_owner_s_until_it_ends(store: Store) -> None:
@@ -174,7 +238,8 @@ def test_a_lease_is_one_owner_s_until_it_ends(store: Store) -> None:
         assert leases.is_held(c, 1, "lane", 1)
         assert leases.acquire(c, 1, "lane", "b", now=after, until=after + timedelta(30)) == 2
         assert not leases.is_held(c, 1, "lane", 1)
-        assert not leases.renew(c, 1, "lane", 1, until=end)
+        leases.renew(c, ["a"], until=after + timedelta(60))
+        assert leases.holders(c, now=after) == ["b"]
         leases.release(c, 1, "lane", 1, now=after)
         assert leases.acquire(c, 1, "lane", "a", now=after, until=end) is None
         leases.release(c, 1, "lane", 2, now=after)
@@ -241,8 +306,9 @@ def test_an_endpoint_keeps_what_it_was_told_over_the_defaults(store: Store) -> N
             "ix_events_patient",
             lambda c: events.beside(c, 1, pump=SERIAL, patient=("s", PATIENT["value"]), types=("device",)),
         ),
-        ("ix_deliveries_lane", lambda c: deliveries.head(c, Lane(1, "x"))),
-        ("ix_deliveries_lane", lambda c: deliveries.due_lanes(c, now=NOW)),
+        ("ix_deliveries_lane", lambda c: deliveries.waiting(c, [Lease(1, "x", 1)], now=NOW, most=5)),
+        ("ix_lanes_due", lambda c: lanes.claim(c, 1, "w", now=NOW, until=NOW, limit=5)),
+        ("ix_lanes_due", lambda c: lanes.is_due(c, 1, now=NOW)),
         ("ix_deliveries_event", lambda c: deliveries.of_event(c, 1)),
         ("sqlite_autoindex_links_1", lambda c: links.find(c, 1, "s", "v")),
         ("ix_links_remote", lambda c: links.find_remote(c, 1, "Device", "1")),

@@ -1,0 +1,148 @@
+"""Which lanes may be worked on now, and who does.
+
+A lane is what must be sent in order: an endpoint, and a pump or a patient. `due_at` is when its head (its
+oldest delivery that waits) may be tried; None while nothing waits, or while the head waits for a person.
+A holder's lease ends by itself unless renewed; the fence grows with each holder, so that one that was
+paused past its lease cannot commit what it found (`held`, asked in the transaction that commits it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, case, or_, select, update
+
+from .engine import WAKES, insert_for
+from .tables import deliveries, lanes
+from .times import stamp
+
+WAITING = ("pending", "failed", "parked", "paused")
+"""Statuses of a delivery that its lane does not go past."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A lane of an endpoint, held since `fence`."""
+
+    endpoint_id: int
+    lane: str
+    fence: int
+
+
+def touch(c: Connection, tenant_id: int, endpoint_id: int, names: Collection[str]) -> None:
+    """Make the lanes known, and set when each is due from what waits in it."""
+    rows = [
+        {"tenant_id": tenant_id, "endpoint_id": endpoint_id, "lane": name, "fence": 0}
+        for name in sorted(names)
+    ]
+    if rows:
+        c.execute(insert_for(c, lanes).on_conflict_do_nothing(), rows)
+        refresh(c, endpoint_id, names)
+
+
+def refresh(c: Connection, endpoint_id: int, names: Collection[str]) -> None:
+    """Set when each lane is due from what waits in it now: after any change of a delivery."""
+    due = (
+        select(case((deliveries.c.status == "pending", deliveries.c.next_try_at)))
+        .where(
+            deliveries.c.endpoint_id == endpoint_id,
+            deliveries.c.lane == lanes.c.lane,
+            deliveries.c.status.in_(WAITING),
+        )
+        .order_by(deliveries.c.id)
+        .limit(1)
+        .scalar_subquery()
+    )
+    for some in _parts(sorted(names)):
+        c.execute(
+            update(lanes).where(lanes.c.endpoint_id == endpoint_id, lanes.c.lane.in_(some)).values(due_at=due)
+        )
+    if names:
+        c.info[WAKES] = True
+
+
+def is_due(c: Connection, endpoint_id: int, *, now: datetime) -> bool:
+    """Whether a lane could be claimed."""
+    return c.execute(_free(endpoint_id, now).limit(1)).first() is not None
+
+
+def next_due(c: Connection, endpoint_id: int) -> str | None:
+    """When (a stamp) the first lane that nobody holds for longer is due."""
+    query = select(lanes.c.due_at).where(lanes.c.endpoint_id == endpoint_id, lanes.c.due_at.is_not(None))
+    found: str | None = c.execute(query.order_by(lanes.c.due_at).limit(1)).scalar()
+    return found
+
+
+def _free(endpoint_id: int, now: datetime) -> Any:
+    at = stamp(now)
+    return (
+        select(lanes.c.lane)
+        .where(
+            lanes.c.endpoint_id == endpoint_id,
+            lanes.c.due_at <= at,
+            or_(lanes.c.until.is_(None), lanes.c.until <= at),
+        )
+        .order_by(lanes.c.due_at, lanes.c.lane)
+    )
+
+
+def claim(
+    c: Connection, endpoint_id: int, owner: str, *, now: datetime, until: datetime, limit: int
+) -> list[Lease]:
+    """Take up to `limit` lanes that are due and that nobody holds, the longest waiting first."""
+    names = list(c.execute(_free(endpoint_id, now).limit(limit)).scalars())
+    if not names:
+        return []
+    taken = c.execute(
+        update(lanes)
+        .where(lanes.c.endpoint_id == endpoint_id, lanes.c.lane.in_(names))
+        .values(owner=owner, until=stamp(until), fence=lanes.c.fence + 1)
+        .returning(lanes.c.lane, lanes.c.fence)
+    )
+    fences = {row.lane: row.fence for row in taken}
+    return [Lease(endpoint_id, name, fences[name]) for name in names]
+
+
+def renew(c: Connection, owners: Collection[str], *, until: datetime) -> None:
+    """Hold what these owners hold for longer; what somebody else has taken since stays taken."""
+    c.execute(update(lanes).where(lanes.c.owner.in_(sorted(owners))).values(until=stamp(until)))
+
+
+def held(c: Connection, leases: Sequence[Lease]) -> set[str]:
+    """The lanes among these that nobody else has taken since; all are of one endpoint."""
+    found: set[str] = set()
+    fences = {lease.lane: lease.fence for lease in leases}
+    for some in _parts(sorted(fences)):
+        query = select(lanes.c.lane, lanes.c.fence).where(
+            lanes.c.endpoint_id == leases[0].endpoint_id, lanes.c.lane.in_(some)
+        )
+        found.update(row.lane for row in c.execute(query) if row.fence == fences[row.lane])
+    return found
+
+
+def release(c: Connection, endpoint_id: int, names: Collection[str], owner: str) -> None:
+    """Give back what `owner` holds of these; the rows stay, so that no fence ever falls."""
+    for some in _parts(sorted(names)):
+        c.execute(
+            update(lanes)
+            .where(lanes.c.endpoint_id == endpoint_id, lanes.c.lane.in_(some), lanes.c.owner == owner)
+            .values(owner=None, until=None)
+        )
+
+
+def owners(c: Connection, *, now: datetime) -> list[str]:
+    """Who holds a lane."""
+    query = select(lanes.c.owner).where(lanes.c.until > stamp(now), lanes.c.owner.is_not(None)).distinct()
+    return [str(owner) for owner in c.execute(query).scalars()]
+
+
+def end(c: Connection, owner: str) -> None:
+    """End every lease of an owner that is known to be gone."""
+    c.execute(update(lanes).where(lanes.c.owner == owner).values(owner=None, until=None))
+
+
+def _parts(names: Sequence[str]) -> Iterable[Sequence[str]]:
+    return (names[at : at + 500] for at in range(0, len(names), 500))

@@ -1,0 +1,159 @@
+"""One round of an endpoint's lanes: take what is due, bring it there, record what came of it.
+
+The outcome is committed in one transaction that asks again whose the lanes are: a worker that was paused
+past its lease finds a higher fence, and what it did is left for the next holder to read back.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+
+from service.chain import Damaged
+from service.store import audit, deliveries, lanes, leases, links
+from service.store.deliveries import Delivery, Outcome
+from service.store.engine import Store
+from service.store.lanes import Lease
+from service.store.times import stamp
+from service.telemetry import make_log
+
+from .ehr import EhrError
+from .push import Route, deliver
+from .readback import Unresolved
+from .retry import Act, decide
+from .send import Sent
+
+LEASE = timedelta(seconds=10)
+"""How long the lanes of a worker that cannot be seen to be gone wait for it."""
+PER_LANE = 20
+log = make_log()
+
+
+class Keeper:
+    """Renews the leases of steps that take long, for as long as their process lives."""
+
+    def __init__(self, store: Store, now: Callable[[], datetime]) -> None:
+        self._store, self._now = store, now
+        self._condition = threading.Condition()
+        self._owners: set[str] = set()
+        self._runs = False
+
+    @contextmanager
+    def keep(self, owner: str) -> Iterator[None]:
+        """Within the block, what `owner` holds does not end."""
+        with self._condition:
+            self._owners.add(owner)
+            if not self._runs:
+                self._runs = True
+                threading.Thread(target=self._renew, name="itb-leases", daemon=True).start()
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._owners.discard(owner)
+
+    def _renew(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait(LEASE.total_seconds() / 3)
+                owners = frozenset(self._owners)
+                if not owners:
+                    self._runs = False
+                    return
+            try:
+                self.renew(owners)
+            except Exception:
+                log.exception("leases could not be renewed")  # they end by themselves, and are fenced
+
+    def renew(self, owners: frozenset[str]) -> None:
+        """Hold what these owners hold for another lease."""
+        with self._store.write() as c:
+            lanes.renew(c, owners, until=self._now() + LEASE)
+            leases.renew(c, owners, until=self._now() + LEASE)
+
+
+def step(route: Route, keeper: Keeper, owner: str, *, most_lanes: int | None = None) -> Counter[str] | None:
+    """What some deliveries of due lanes came to, by status; None when there was no lane to take."""
+    endpoint, now = route.endpoint, route.now()
+    if not endpoint.enabled:
+        return None
+    with route.store.read() as c:
+        if not lanes.is_due(c, endpoint.id, now=now):
+            return None
+    limit = most_lanes or max(1, route.size // 2)
+    with keeper.keep(owner):
+        with route.store.write() as c:
+            taken = lanes.claim(c, endpoint.id, owner, now=now, until=now + LEASE, limit=limit)
+            most = max(1, min(PER_LANE, limit // max(1, len(taken))))
+            found = deliveries.waiting(c, taken, now=now, most=most)
+        if not taken:
+            return None
+        sent = _delivered(route, found)
+        return _record(route, taken, owner, sent, random.random)
+
+
+def _delivered(route: Route, found: Sequence[Delivery]) -> list[Sent]:
+    if not found:
+        return []
+    try:
+        return deliver(route, found)
+    except Exception as error:
+        # A bug that cannot be laid at one delivery's door: the first is held for a person, the others go on.
+        return [Sent(found[0], error=error)]
+
+
+def _record(
+    route: Route, taken: Sequence[Lease], owner: str, sent: Sequence[Sent], chance: Callable[[], float]
+) -> Counter[str]:
+    """Commit what the deliveries came to, of the lanes that are still ours; how many of each status."""
+    now = route.now()
+    endpoint = route.endpoint
+    with route.store.write() as c:
+        ours = lanes.held(c, taken)
+        counted = [one for one in sent if one.delivery.lane in ours]
+        outcomes = [_outcome(one, now, chance()) for one in counted]
+        links.save_many(c, [link for one in counted for link in one.links], now=now)
+        deliveries.record(c, outcomes, now=now)
+        audit.write_many(c, endpoint.tenant_id, [_audited(one, now) for one in outcomes if _tells(one)])
+        lanes.refresh(c, endpoint.id, ours)
+        lanes.release(c, endpoint.id, ours, owner)
+    return Counter(one.status for one in outcomes)
+
+
+def _outcome(sent: Sent, now: datetime, chance: float) -> Outcome:
+    was, error = sent.delivery, sent.error
+    if error is None:
+        return Outcome(was, "sent", sent.note or None, last_status=sent.status)
+    if isinstance(error, EhrError):
+        failure, reason, status = type(error).__name__, f"{type(error).__name__}: {error}", error.status
+        asked = error.retry_after_s
+    elif isinstance(error, (Unresolved, Damaged)):
+        failure, reason, status, asked = type(error).__name__, str(error), None, None
+    else:
+        log.error("delivery failed", delivery=was.id, exc_info=error)
+        failure, reason, status, asked = "Bug", f"internal error: {type(error).__name__}", None, None
+    repeats = was.repeats if was.failure == failure else 0
+    decision = decide(failure, was.attempts, repeats, chance, asked)
+    if decision.act is Act.RETRY:
+        return Outcome(was, "pending", reason, failure, status, stamp(now + decision.delay))
+    held = "parked" if decision.act is Act.PARK else "failed"
+    return Outcome(was, held, reason, failure, status)
+
+
+def _tells(outcome: Outcome) -> bool:
+    """A try that is followed by another is on the delivery; what ends it is audited."""
+    return outcome.status != "pending"
+
+
+def _audited(outcome: Outcome, now: datetime) -> dict[str, str]:
+    return {
+        "at": stamp(now),
+        "actor": "sync",
+        "action": outcome.status,
+        "subject": f"delivery/{outcome.delivery.id}",
+        "detail": outcome.reason or "",
+    }

@@ -1,0 +1,111 @@
+"""What an EHR holds of what we want there, read after a try whose outcome is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from mappings import identity
+from mappings.identity import content_hash, resource_identity
+from service.store.endpoints import Endpoint
+from service.store.links import Link
+
+from .ehr import Ehr, Missing
+from .shape import Key, Parcel, Wanted
+
+Json = Any
+TOKENS = 20
+"""Identifiers in one search: its address stays short."""
+
+
+class Unresolved(Exception):
+    """A person must decide before this can be sent; the message says what."""
+
+
+def read_back(ehr: Ehr, endpoint: Endpoint, parcels: list[Parcel]) -> tuple[list[Parcel], list[Any]]:
+    """The parcels with what the EHR holds now, and (parcel, Unresolved) of those that need a person."""
+    unknown = [one for parcel in parcels for one in parcel.wanted if one.link is None]
+    found = find(
+        ehr, [one.key for one in unknown], {one.key: one.resource["resourceType"] for one in unknown}
+    )
+    ready, stuck = [], []
+    for parcel in parcels:
+        try:
+            ready.append(parcel.with_wanted(_agreed(ehr, endpoint, one, found) for one in parcel.wanted))
+        except Unresolved as error:
+            stuck.append((parcel, error))
+    return ready, stuck
+
+
+def _agreed(ehr: Ehr, endpoint: Endpoint, one: Wanted, found: Mapping[Key, list[Json]]) -> Wanted:
+    """It, linked to what the EHR holds now; Unresolved where somebody edited or deleted it there."""
+    remote = _linked(ehr, one) if one.link is not None else _only(one, found.get(one.key, []))
+    if remote is None:
+        return one
+    hashed, version = content_hash(remote), remote["meta"]["versionId"]
+    agreed = one.link
+    if agreed is not None and agreed.version_id != version and hashed not in (agreed.content_hash, one.hash):
+        raise Unresolved(
+            f"{remote['resourceType']}/{remote['id']} was edited in the EHR since: read it first"
+        )
+    return replace(one, link=link_of(endpoint, one.key, remote, hashed))
+
+
+def _linked(ehr: Ehr, one: Wanted) -> Json:
+    assert one.link is not None
+    type, id = one.link.resource_type, one.link.remote_id
+    try:
+        return ehr.read(type, id)
+    except Missing as error:
+        raise Unresolved(f"{type}/{id} was deleted in the EHR") from error
+
+
+def _only(one: Wanted, held: list[Json]) -> Json | None:
+    if len(held) > 1:
+        type = one.resource["resourceType"]
+        raise Unresolved(f"the EHR holds {len(held)} resources of {type} {one.key[0]}|{one.key[1]}")
+    return held[0] if held else None
+
+
+def find(ehr: Ehr, keys: Iterable[Key], types: Mapping[Key, str]) -> dict[Key, list[Json]]:
+    """What the EHR holds under each identity; a few searches for many."""
+    found: dict[Key, list[Json]] = {}
+    for type in sorted({types[key] for key in keys}):
+        wanted = sorted(key for key in keys if types[key] == type)
+        for at in range(0, len(wanted), TOKENS):
+            some = wanted[at : at + TOKENS]
+            for page in ehr.search(type, _params(type, some)):
+                for remote in page.resources:
+                    for key in _names(remote) & set(some):
+                        found.setdefault(key, []).append(remote)
+    return found
+
+
+def _params(type: str, keys: list[Key]) -> dict[str, str]:
+    if type == "Provenance":  # R4 gives it no identifier: its id is ours
+        return {"_id": ",".join(value for _, value in keys)}
+    return {"identifier": ",".join(identity.search_token(*key) for key in keys)}
+
+
+def _names(remote: Json) -> set[Key]:
+    """Every identity that a resource carries."""
+    if remote["resourceType"] == "Provenance":
+        return {resource_identity(remote)}
+    listed = remote.get("identifier", [])
+    every = [listed] if isinstance(listed, dict) else listed
+    return {(one.get("system", ""), one.get("value", "")) for one in every}
+
+
+def link_of(endpoint: Endpoint, key: Key, remote: Json, hashed: str) -> Link:
+    """The link of our identity to a resource as the EHR answered with it."""
+    return Link(
+        tenant_id=endpoint.tenant_id,
+        endpoint_id=endpoint.id,
+        system=key[0],
+        value=key[1],
+        resource_type=remote["resourceType"],
+        remote_id=remote["id"],
+        version_id=remote["meta"]["versionId"],
+        content_hash=hashed,
+    )

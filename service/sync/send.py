@@ -1,0 +1,148 @@
+"""Parcels to one EHR: as few transactions as it takes, or one resource after the other where it knows none.
+
+A transaction that is refused for what one of its entries may have is sent again in halves, so that a bad
+entry never fails its neighbours. An answer counts only where each entry names the identity it answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mappings import identity
+from mappings.identity import content_hash, resource_identity
+from service.store.deliveries import Delivery
+from service.store.endpoints import Endpoint
+from service.store.links import Link
+
+from .ehr import Ambiguous, Ehr, EhrError, Stale
+from .readback import link_of
+from .retry import TABLE
+from .shape import Key, Parcel, Wanted
+
+Json = Any
+References = dict[Key, str]
+"""`Type/id` in this EHR of what resources refer to; a patient stands under its own identifier."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of a delivery: links of what the EHR holds now, or the error that it met."""
+
+    delivery: Delivery
+    links: Sequence[Link] = ()
+    note: str = ""
+    status: int | None = None
+    error: Exception | None = None
+
+
+@dataclass
+class Sending:
+    """One endpoint's parcels on their way; `references` grows with what was sent."""
+
+    ehr: Ehr
+    endpoint: Endpoint
+    references: References
+    done: list[Sent] = field(default_factory=list)
+    failed: set[str] = field(default_factory=set)  # lanes
+
+    def send(self, parcels: Sequence[Parcel]) -> None:
+        """Send what can be sent; of a lane nothing goes after a delivery that failed."""
+        parcels = [parcel for parcel in parcels if parcel.delivery.lane not in self.failed]
+        if not parcels:
+            return
+        due = [one for parcel in parcels for one in parcel.due]
+        try:
+            found = self.ehr.transaction(self.bundle(due))
+            if len(found) != len(due):
+                raise Ambiguous(f"{len(due)} entries were sent and {len(found)} answered")
+        except EhrError as error:
+            if len(parcels) > 1 and TABLE[type(error).__name__].split:
+                self._halves(parcels)
+            else:
+                self._fail(parcels, error)
+        except Exception as error:  # a bug with one content: its neighbours go on
+            if len(parcels) > 1:
+                self._halves(parcels)
+            else:
+                self._fail(parcels, error)
+        else:
+            self._count(parcels, found)
+
+    def _halves(self, parcels: Sequence[Parcel]) -> None:
+        middle = len(parcels) // 2
+        self.send(parcels[:middle])
+        self.send(parcels[middle:])
+
+    def _fail(self, parcels: Sequence[Parcel], error: Exception) -> None:
+        for parcel in parcels:
+            self.done.append(Sent(parcel.delivery, error=error))
+            self.failed.add(parcel.delivery.lane)
+
+    def _count(self, parcels: Sequence[Parcel], found: list[Json]) -> None:
+        at = 0
+        for parcel in parcels:
+            due = parcel.due
+            answers, at = found[at : at + len(due)], at + len(due)
+            try:
+                made = answered(self.endpoint, due, answers)
+            except EhrError as error:
+                self._fail([parcel], error)
+                continue
+            for link in made:
+                self.references[link.system, link.value] = f"{link.resource_type}/{link.remote_id}"
+            there = [one.link for one in parcel.wanted if one.is_there and one.link is not None]
+            self.done.append(Sent(parcel.delivery, [*there, *made], status=200))
+
+    def bundle(self, due: Sequence[Wanted]) -> Json:
+        """The transaction of these resources; references lead into it, into the EHR, or stay logical."""
+        within = {one.key for one in due if one.link is None}
+
+        def lookup(type: str, system: str, value: str) -> str | None:
+            if (system, value) in within:
+                return identity.urn(system, value)
+            return self.references.get((system, value))
+
+        return {
+            "resourceType": "Bundle",
+            "type": "transaction",
+            "entry": [entry(self.endpoint, one, lookup) for one in due],
+        }
+
+
+def entry(endpoint: Endpoint, one: Wanted, lookup: identity.Lookup) -> Json:
+    """First contact creates on the condition that nobody has, an update names the version it replaces."""
+    resource = one.resource
+    identity.point_references(resource, lookup)
+    if not endpoint.options.get("claim_profiles", True):
+        resource = {name: value for name, value in resource.items() if name != "meta"}
+    type = resource["resourceType"]
+    if one.link is not None:
+        resource = {**resource, "id": one.link.remote_id}
+        request = {"method": "PUT", "url": f"{type}/{one.link.remote_id}"}
+        request["ifMatch"] = f'W/"{one.link.version_id}"'
+    elif one.key[0] == "Provenance":
+        request = {"method": "PUT", "url": f"Provenance/{one.key[1]}"}
+    else:
+        request = {"method": "POST", "url": type, "ifNoneExist": identity.conditional("", *one.key)[1:]}
+    return {"fullUrl": identity.urn(*one.key), "resource": resource, "request": request}
+
+
+def answered(endpoint: Endpoint, due: Sequence[Wanted], found: Sequence[Json]) -> list[Link]:
+    """A link for each resource; Ambiguous where the answer does not name what was asked."""
+    made = []
+    for one, remote in zip(due, found, strict=True):
+        if remote["resourceType"] != one.resource["resourceType"] or _named(remote) != one.key:
+            raise Ambiguous(f"the answer for {one.key[0]}|{one.key[1]} names another resource")
+        if one.link is None and one.key[0] != "Provenance" and content_hash(remote) != one.hash:
+            raise Stale(f"{one.key[0]}|{one.key[1]} was there already and says something else")
+        made.append(link_of(endpoint, one.key, remote, one.hash))
+    return made
+
+
+def _named(remote: Json) -> Key | None:
+    try:
+        return resource_identity(remote)
+    except (ValueError, KeyError):
+        return None

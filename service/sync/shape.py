@@ -1,0 +1,218 @@
+"""What a delivery wants an EHR to hold: resources, and what is known of each there.
+
+This is where a delivery gets its form; how it is sent is `send`. Several deliveries go together as long as
+none of them touches what another one writes: the same identity twice in one transaction loses one of both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import Connection
+
+import mappings
+from mappings import identity
+from mappings.bundle import dropped, neighbours
+from mappings.codes import sid
+from mappings.dose_change import ALONE, chain, chain_resources, places
+from mappings.event import Event, is_retracted
+from mappings.identity import content_hash, resource_identity
+from service.chain import Damaged
+from service.store import events, links
+from service.store.deliveries import Delivery
+from service.store.endpoints import Endpoint
+from service.store.events import StoredEvent
+from service.store.links import Link
+
+Json = Any
+Key = tuple[str, str]
+ONE_BY_ONE = ("Ambiguous", "Busy", "Bug")
+"""Failures after which a delivery travels in ever smaller company: one of them may be to blame for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A resource as the EHR should hold it, and what is known of it there."""
+
+    key: Key
+    resource: Json
+    hash: str
+    link: Link | None
+
+    @property
+    def is_there(self) -> bool:
+        return self.link is not None and self.link.content_hash == self.hash
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A delivery and its resources; `note` says why there are none."""
+
+    delivery: Delivery
+    event: Event
+    wanted: tuple[Wanted, ...]
+    note: str = ""
+
+    @property
+    def due(self) -> list[Wanted]:
+        return [one for one in self.wanted if not one.is_there]
+
+    def with_wanted(self, wanted: Iterable[Wanted]) -> Parcel:
+        return replace(self, wanted=tuple(wanted))
+
+
+def room(delivery: Delivery, size: int) -> int:
+    """How many resources may travel together: half as many after each failure that may be its own."""
+    if delivery.failure in ONE_BY_ONE:
+        return max(1, size >> min(delivery.attempts, 30))
+    return size
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A delivery before its links are known.
+
+    `moved`: other programs' resources that it changes; `gone`: what only its earlier versions told.
+    """
+
+    delivery: Delivery
+    event: Event
+    own: Sequence[Json] = ()
+    moved: Sequence[Json] = ()
+    gone: Sequence[Json] = ()
+    note: str = ""
+
+    @property
+    def keys(self) -> list[Key]:
+        return [resource_identity(resource) for resource in (*self.gone, *self.moved, *self.own)]
+
+
+def shape(
+    c: Connection,
+    endpoint: Endpoint,
+    found: Sequence[Delivery],
+    size: int,
+    failed: Callable[[Delivery, Exception], None],
+) -> list[Parcel]:
+    """The first of the deliveries that can travel together: about `size` resources, lanes in order.
+
+    One that cannot be shaped is given to `failed`, and the rest of its lane left out.
+    """
+    drafts = _drafts(c, endpoint, found, size, failed)
+    linked = links.find_many(c, endpoint.id, [key for draft in drafts for key in draft.keys])
+    return [_parcel(draft, linked) for draft in drafts]
+
+
+def _drafts(
+    c: Connection,
+    endpoint: Endpoint,
+    found: Sequence[Delivery],
+    size: int,
+    failed: Callable[[Delivery, Exception], None],
+) -> list[Draft]:
+    seqs = [delivery.event_seq for delivery in found]
+    stored = events.by_seqs(c, endpoint.tenant_id, seqs)
+    versions = events.other_versions(c, endpoint.tenant_id, seqs)
+    drafts: list[Draft] = []
+    taken: set[Key] = set()
+    left: set[str] = set()  # lanes that go no further this time
+    chained: set[str] = set()  # lanes whose chain of programs one of the drafts changes
+    most = room(found[0], size) if found else size
+    for delivery in found:
+        of = stored[delivery.event_seq]
+        chains = isinstance(of, StoredEvent) and of.event["type"] == "dose-change"
+        full = len(taken) >= most or room(delivery, size) < most
+        if full or delivery.lane in left or (chains and delivery.lane in chained):
+            left.add(delivery.lane)
+            continue
+        try:
+            draft = _draft(c, endpoint, delivery, _whole(of), versions.get(delivery.event_seq, []))
+            keys = set(draft.keys)
+        except Exception as error:  # a bug with this one content: its neighbours go on
+            failed(delivery, error)
+            left.add(delivery.lane)
+            continue
+        if keys & taken or (drafts and len(taken | keys) > most):
+            left.add(delivery.lane)
+            continue
+        drafts.append(draft)
+        taken |= keys
+        if chains:
+            chained.add(delivery.lane)
+    return drafts
+
+
+def _whole(found: StoredEvent | Damaged) -> StoredEvent:
+    if isinstance(found, Damaged):
+        raise found
+    return found
+
+
+def _draft(
+    c: Connection,
+    endpoint: Endpoint,
+    delivery: Delivery,
+    stored: StoredEvent,
+    versions: Sequence[StoredEvent | Damaged],
+) -> Draft:
+    event = stored.event
+    others = [_whole(other) for other in versions]
+    later = [other.version for other in others if other.version > stored.version]
+    if later:
+        return Draft(delivery, event, note=f"superseded by version {max(later)}")
+    place = ALONE
+    moved: list[Json] = []
+    if event["type"] == "dose-change":
+        held = _held_changes(c, endpoint, event)
+        around = neighbours(event, held)
+        place = around.place
+        # A first version only moves its neighbours; a later one may have left a place that must be mended.
+        moved = _chain_changes(event, held) if others else around.changed
+    own = mappings.resources(event, place=place, recorded=_milliseconds(stored.received_at))
+    gone = dropped(event, [other.event for other in others]) if others else []
+    return Draft(delivery, event, own, moved, gone)
+
+
+def _parcel(draft: Draft, linked: Mapping[Key, Link]) -> Parcel:
+    """What the EHR never had need not be withdrawn there."""
+    gone = [one for one in _known(draft.gone, linked) if one.link is not None]
+    beside = [one for one in (*gone, *_known(draft.moved, linked)) if not one.is_there]
+    return Parcel(draft.delivery, draft.event, (*beside, *_known(draft.own, linked)), draft.note)
+
+
+def _known(resources: Iterable[Json], linked: Mapping[Key, Link]) -> list[Wanted]:
+    listed = [(resource_identity(resource), resource) for resource in resources]
+    return [Wanted(key, resource, content_hash(resource), linked.get(key)) for key, resource in listed]
+
+
+def _milliseconds(stamped: str) -> str:
+    """An instant as HAPI keeps it: it cuts what is beyond milliseconds."""
+    return f"{stamped[:-4]}Z"
+
+
+def _held_changes(c: Connection, endpoint: Endpoint, event: Event) -> list[Event]:
+    """The other dose changes of the pump, as they stand now, that this EHR holds."""
+    changes = [
+        other.event
+        for other in events.timeline(c, endpoint.tenant_id, event["pump"], type="dose-change")
+        if _name(other.event) != _name(event)
+    ]
+    keys = [(sid("program"), identity.business_value(*_name(other))) for other in changes]
+    linked = links.find_many(c, endpoint.id, keys)
+    return [other for other, key in zip(changes, keys, strict=True) if key in linked]
+
+
+def _chain_changes(event: Event, held: list[Event]) -> list[Json]:
+    """Program and segment of every other dose change there, where this one puts them."""
+    ordered = chain([*(e for e in held if not is_retracted(e)), event])
+    made: list[Json] = []
+    for one, place in zip(ordered, places(ordered), strict=True):
+        if _name(one) != _name(event):
+            made.extend(chain_resources(one, place))
+    return made
+
+
+def _name(event: Event) -> Key:
+    return event["source"], event["id"]
