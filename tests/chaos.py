@@ -1,6 +1,6 @@
 """Chaos: a clinic's events through the service into a misbehaving EHR, its processes killed all the time.
 
-Run as a program for `make chaos`: ten seeds, `SEEDS=n` for another number, on SQLite and on PostgreSQL.
+`run` is one run, `tests/chaos_seeds.py` many (`make chaos`).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import crash_points
 from chaos_fork import clock
 from history import Breach, History, Sent, Write, check
 from mappings.exact_json import dumps, loads
+from service import verify
 from service.fake_ehr.faults import plan_of
 from service.fake_ehr.personality import load
 from service.fake_ehr.server import FakeEhr, Server
@@ -339,6 +340,7 @@ def left_behind(
             sent += [Sent(d.id, d.event_seq, d.status, d.reason) for d in some]
             last = some[-1].id
         rows = [(r.action, r.subject) for r in c.execute(audit.select().order_by(audit.c.id))]
+    broken = [finding.what for finding in verify.findings(store) if not finding.ok]
     return History(
         acknowledged=acknowledged,
         ledger=kept,
@@ -346,6 +348,7 @@ def left_behind(
         audit=rows,
         writes=writes,
         logs=log.read_text() if log.exists() else "",
+        chain_problems=broken,
         canaries={e["patient"]["value"] for e in acknowledged},
         quiet_after_s=quiet,
     )

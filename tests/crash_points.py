@@ -46,7 +46,7 @@ POINTS = {
     "c14": Point("the cursor is saved", "worker", "service.store.endpoints", "set_cursor", "after"),
     "c16": Point("an audit row is added", "worker", "service.store.audit", "write_many", "after"),
 }
-"""c15, c17 to c20 are no points of these processes: docs/reliability.md says which tests have them."""
+"""c15 and c17 to c20 are no points of these processes: docs/reliability.md says what has them."""
 
 
 def install(crash_at: str | None, fired: str) -> None:
