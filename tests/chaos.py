@@ -160,7 +160,8 @@ class Processes:
         points = [name for name in crash_points.POINTS if crash_points.POINTS[name].role == order["role"]]
         crash_at = None
         if waiting := [name for name in points if name in self.waiting()]:
-            crash_at = f"{self._rng.choice(waiting)}:{self._rng.randint(1, 2)}"
+            least = min(waiting, key=self.fired().__getitem__)
+            crash_at = f"{least}:{self._rng.randint(1, 2)}"
         elif self._armed and self._rng.random() < 0.5:
             crash_at = f"{self._rng.choice(points)}:{self._rng.randint(1, 12)}"
         return int(self._ask(order | {"crash_at": crash_at}))

@@ -56,11 +56,11 @@ def test_every_event_once_in_order_and_exact(
 
 def test_every_crash_point_is_died_at(tmp_path: Path) -> None:
     """Each in turn, first time and later, until each has fired; nothing is lost by any."""
-    plan = Run(events=200, pumps=10, kills=0, faults="", workers=1, batch_size=2, every_point=3)
+    plan = Run(events=400, pumps=10, kills=0, faults="", workers=1, batch_size=2, every_point=2)
     outcome = on_the_fake(plan, f"sqlite:///{tmp_path}/itb.db", tmp_path)
     check(outcome)
     assert outcome.fired.keys() == POINTS.keys()
-    assert min(outcome.fired.values()) >= 3
+    assert min(outcome.fired.values()) >= 2
 
 
 @pytest.mark.parametrize("bug", BUGS)
