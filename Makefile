@@ -80,7 +80,7 @@ test: need-python need-java need-postgresql need-strace install hapi-build lint 
 fuzz: install ## the property tests with new examples each time; PYTEST_ARGS='-k …' narrows
 	ITB_FUZZ=1 $(BIN)/python -m pytest tests/mappings tests/service/test_ledger.py tests/service/test_reservoir.py $(PYTEST_ARGS)
 
-chaos: need-python install ## faults and kills: ten seeds on SQLite and on PostgreSQL; SEEDS=n for another number
+chaos: need-python need-postgresql install ## faults and kills: ten seeds on SQLite and on PostgreSQL; SEEDS=n for another number
 	@PYTHONPATH=.:tests $(BIN)/python -m chaos_seeds --seeds $(or $(SEEDS),10)
 
 chaos-hapi: need-python need-java install hapi-build ## the same on a real HAPI that is killed too; SEEDS=n
