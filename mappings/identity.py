@@ -113,12 +113,12 @@ def conditional(type: str, system: str, value: str) -> str:
 
 
 def resource_identity(resource: Json) -> tuple[str, str]:
-    """(system, value) that identifies one of our resources; a Provenance has its id.
+    """(system, value) that identifies one of our resources; a Provenance or Binary has its id.
 
     Raises ValueError for a resource that carries no identifier of ours.
     """
-    if resource["resourceType"] == "Provenance":
-        return "Provenance", resource["id"]
+    if resource["resourceType"] in ("Provenance", "Binary"):
+        return resource["resourceType"], resource["id"]
     wanted = _SYSTEMS.get(resource["resourceType"], frozenset())
     listed = resource.get("identifier", ())
     for identifier in [listed] if isinstance(listed, dict) else listed:

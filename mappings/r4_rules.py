@@ -405,6 +405,15 @@ RULES: list[tuple[tuple[str, ...], str, Holds, str]] = [
         ),
         "modified before it was authored",
     ),
+    (
+        ("MedicationDispense",),
+        "mdd-1",
+        lambda v: (
+            not {"whenHandedOver", "whenPrepared"} <= v.keys()
+            or instant(v["whenHandedOver"]) >= instant(v["whenPrepared"])
+        ),
+        "handed over before it was prepared",
+    ),
     (("Appointment.participant",), "app-1", lambda v: bool({"type", "actor"} & v.keys()), "says who"),
     (("Appointment",), "app-2", lambda v: ("start" in v) == ("end" in v), "start and end belong together"),
     (("Appointment",), "app-3", _app_3, "only one proposed, cancelled or waiting has no times"),

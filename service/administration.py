@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from .chain import ANCHOR
-from .opening import settings
+from .opening import now, settings
 from .progress import advancing
 
 
@@ -64,4 +64,23 @@ def backup(file: Path) -> None:
         click.echo(f"{file}\t{anchor}")
 
 
-COMMANDS = (verify, backup)
+@click.command("migrate-to")
+@click.argument("url")
+def migrate_to(url: str) -> None:
+    """Move the site to the database at URL: from SQLite to PostgreSQL, or back.
+
+    Every row of every table is copied, then counted and compared. The service and its workers must be
+    stopped. Killed, it goes on where it stood when it is run again. The old database is left as it is: set
+    ITB_DATABASE_URL to URL, and never start a service on the old one again.
+    """
+    from .store.engine import Store, StoreError
+    from .store.move import move
+
+    source, target = Store(settings().database_url), Store(url)
+    if source.engine.url == target.engine.url:
+        raise StoreError("URL is the database that the site is in already")
+    for name, number in move(source, target, now=now(), bar=advancing).items():
+        click.echo(f"{name}\t{number} rows, the same in both")
+
+
+COMMANDS = (verify, backup, migrate_to)

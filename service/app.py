@@ -12,13 +12,16 @@ import flask_smorest  # type: ignore[import-untyped]  # it has no types
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from mappings import exact_json
+from mappings import MappingError, exact_json
+from mappings.hl7v2 import SenderMap
 
 from . import api, docs, health, problems
 from .api.described import COMPONENTS, FIELD_TYPES
+from .fhir.bulk import blueprint as bulk_blueprint
 from .fhir.routes import blueprint as fhir_blueprint
 from .intake import OUTCOMES
-from .settings import Settings
+from .senders import senders
+from .settings import Settings, SettingsError
 from .store import keys
 from .store.engine import Store, migrate
 from .store.tables import DEFAULT_TENANT
@@ -66,14 +69,16 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.url_map.merge_slashes = False  # an event's id may hold `//`
     app.config.update(OPENAPI)
-    app.extensions["itb"] = Services(settings, store, clock, Metrics(OUTCOMES), make_log(settings.log_level))
+    app.extensions["itb"] = Services(
+        settings, store, clock, Metrics(OUTCOMES), make_log(settings.log_level), _senders(settings)
+    )
     app.before_request(_begin)
     app.after_request(_end)
     described = Api(app)
     _describe(described)
     for blueprint in api.BLUEPRINTS:
         described.register_blueprint(blueprint)
-    for plain in (health.blueprint, docs.blueprint, fhir_blueprint):
+    for plain in (health.blueprint, docs.blueprint, fhir_blueprint, bulk_blueprint):
         app.register_blueprint(plain)
     app.register_error_handler(HTTPException, _failed)  # after Api(), which registers its own
     app.register_error_handler(Exception, _failed)
@@ -84,6 +89,13 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no type
     """Every operation names the failures it can have itself."""
 
     DEFAULT_ERROR_RESPONSE_NAME = None
+
+
+def _senders(settings: Settings) -> dict[str, SenderMap]:
+    try:
+        return senders(settings.hl7_senders)
+    except MappingError as error:
+        raise SettingsError(f"ITB_HL7_SENDERS: {error}") from None
 
 
 def _describe(api: Any) -> None:
@@ -159,6 +171,8 @@ def _failed(error: Exception) -> Response | HTTPException:
         made.headers["WWW-Authenticate"] = 'Bearer realm="itb-fhir"'
     if refused.status == 503:
         made.headers["Retry-After"] = "2"
+    if refused.status == 429:
+        made.headers["Retry-After"] = "5"
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         made.headers["Allow"] = ", ".join(sorted(error.valid_methods))
     return made

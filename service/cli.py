@@ -15,9 +15,11 @@ from mappings.identity import SOURCE
 
 from . import cli_deliveries, conversion
 from .administration import COMMANDS as ADMINISTRATION
+from .cli_conflicts import COMMANDS as CONFLICTS
 from .cli_servers import COMMANDS as SERVERS
 from .cli_servers import introduce
-from .commands import convert, ledger_files, sync
+from .commands import convert, convert_hl7
+from .commands.jobs import COMMANDS as JOBS
 from .fake_ehr.personality import NAMES as FAKE_EHRS
 from .opening import TENANT, Commands, now, opened, settings
 from .progress import counted
@@ -34,8 +36,10 @@ def main() -> None:
     """
 
 
-for _job in (convert.convert, ledger_files.import_, ledger_files.export, sync.sync):
+for _job in JOBS:
     main.add_command(_job)
+for _message in convert_hl7.COMMANDS:
+    convert.convert.add_command(_message)
 
 
 @main.command()
@@ -327,7 +331,7 @@ def _named(text: str) -> tuple[str, str]:
     return system, value
 
 
-for command in (*ADMINISTRATION, *SERVERS):
+for command in (*ADMINISTRATION, *SERVERS, *CONFLICTS):
     main.add_command(command)
 
 

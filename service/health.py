@@ -10,7 +10,7 @@ from flask import Blueprint, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy.exc import SQLAlchemyError
 
-from .store import deliveries
+from .store import deliveries, messages
 from .store.engine import is_migrated, sqlite_file
 from .web import Services, answer, services
 
@@ -38,7 +38,8 @@ def metrics() -> Response:
     made = services()
     with made.store.read() as c:
         counted = deliveries.counts(c)
-    return Response(made.metrics.render(counted), content_type=CONTENT_TYPE_LATEST)
+        held = messages.held(c)
+    return Response(made.metrics.render(counted, held), content_type=CONTENT_TYPE_LATEST)
 
 
 def _database(made: Services) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import BinaryIO
+
+PIECE = 65_536
 
 
 def counted(file: BinaryIO) -> Iterable[bytes]:
@@ -22,6 +24,16 @@ def counted(file: BinaryIO) -> Iterable[bytes]:
                 yield line
 
     return lines()
+
+
+def pieces(file: BinaryIO) -> Iterator[bytes]:
+    """The bytes of `file` as they come, for what need not have line ends; with a bar like `counted`."""
+    total = os.fstat(file.fileno()).st_size if sys.stderr.isatty() and not sys.stdout.isatty() else 0
+    read = getattr(file, "read1", file.read)
+    with advancing("reading", total) if total else nullcontext(lambda _: None) as advance:
+        while piece := read(PIECE):
+            advance(len(piece))
+            yield piece
 
 
 @contextmanager

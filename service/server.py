@@ -14,8 +14,10 @@ from granian import Granian
 from granian.constants import Interfaces
 
 from .app import create_app
+from .mllp.listen import Listener
 from .settings import Settings, from_environment
 from .store.engine import Store, migrate
+from .store.tables import DEFAULT_TENANT
 from .sync.worker import Runner
 from .verify import require_sound
 
@@ -34,6 +36,9 @@ def wsgi() -> Flask:
     app = create_app(settings, clock=now)
     if settings.worker:
         Runner(app.extensions["itb"].store, now).start()
+    if settings.mllp_listen:
+        made = app.extensions["itb"]
+        Listener(made.store, settings, DEFAULT_TENANT, now, made.log, made.metrics.registry).start()
     return app
 
 

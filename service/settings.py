@@ -39,6 +39,23 @@ class Settings:
     min_free_bytes: int = _setting(
         50_000_000, "`/readyz` fails when the disk of an SQLite ledger has less free space"
     )
+    hl7_senders: str = _setting(
+        "",
+        "folder of the files that say how senders of HL7 v2 write: `NAME.toml` or `NAME.json` (docs/hl7.md)",
+    )
+    mllp_listen: str = _setting(
+        "", "`HOST:PORT` on which `itb serve` also takes HL7 v2 over MLLP; empty: it does not"
+    )
+    mllp_senders: str = _setting("", "the file that says who may send over MLLP (docs/mllp.md)")
+    mllp_cert: str = _setting("", "certificate (PEM) of the MLLP server: it then speaks TLS only")
+    mllp_key: str = _setting("", "key (PEM) of that certificate, where it is not in the same file")
+    mllp_client_ca: str = _setting("", "authorities (PEM): a sender then needs a certificate of one of them")
+    mllp_plaintext: bool = _setting(
+        False, "allow MLLP without TLS on an address that other machines can reach"
+    )
+    mllp_message_bytes: int = _setting(16_000_000, "largest HL7 v2 message")
+    mllp_connections: int = _setting(500, "most MLLP connections at a time")
+    mllp_idle_seconds: int = _setting(3600, "an MLLP connection without a message for so long is closed")
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:

@@ -77,9 +77,14 @@ class Metrics:
         self._deliveries = Gauge(
             "itb_deliveries", "Deliveries to EHRs, by status", ["status"], registry=self.registry
         )
+        self._messages = Gauge(
+            "itb_messages", "HL7 v2 messages that wait, by status", ["status"], registry=self.registry
+        )
 
-    def render(self, deliveries: Mapping[str, int]) -> bytes:
-        """The Prometheus text, with the number of deliveries as it is now."""
+    def render(self, deliveries: Mapping[str, int], messages: Mapping[str, int]) -> bytes:
+        """The Prometheus text, with the number of deliveries and of messages that wait as it is now."""
+        for status, count in messages.items():
+            self._messages.labels(status).set(count)
         for status, count in deliveries.items():
             self._deliveries.labels(status).set(count)
         return generate_latest(self.registry)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
@@ -15,6 +15,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from mappings import exact_json
 from mappings.fields import issues_of
+from mappings.hl7v2 import SenderMap
 from mappings.rows import Issue, MappingError
 
 from .problems import FHIR_JSON, Refused
@@ -39,6 +40,7 @@ class Services:
     clock: Clock
     metrics: Metrics
     log: Log
+    senders: Mapping[str, SenderMap]
 
 
 def services() -> Services:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.client import responses
 from io import BytesIO
@@ -71,6 +72,13 @@ class MemoryEhr(HttpEhr):
         request = {"method": "PUT", "url": url, "ifMatch": version}
         bundle = {"type": "transaction", "entry": [{"resource": resource, "request": request}]}
         return self.transaction({"resourceType": "Bundle", **bundle})[0]
+
+    def remove(self, type: str, id: str) -> None:
+        """What a user of the EHR does: delete a resource there, whatever refers to it."""
+        strict = self.state.personality
+        self.state.personality = replace(strict, references="taken")
+        self.state.remove((type, id), self._later())
+        self.state.personality = strict
 
     def _later(self) -> datetime:
         self._time += timedelta(seconds=1)

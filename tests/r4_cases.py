@@ -39,6 +39,11 @@ CAPABILITY = {
 }
 CONDITION = {"resourceType": "Condition", "subject": S}
 APPOINTMENT = {"resourceType": "Appointment", "status": "proposed", "participant": []}
+DISPENSE = {
+    "resourceType": "MedicationDispense",
+    "status": "completed",
+    "medicationCodeableConcept": {"text": "baclofen"},
+}
 TASK = {"resourceType": "Task", "status": "requested", "intent": "order"}
 GOAL = {
     "resourceType": "Goal",
@@ -274,6 +279,10 @@ CASES: dict[str, tuple[Json, Json]] = {
     "inv-1": (
         TASK | {"authoredOn": "2025-01-02T00:00:00Z", "lastModified": "2025-01-01T00:00:00Z"},
         TASK | {"authoredOn": "2025-01-01T00:00:00Z", "lastModified": "2025-01-02T00:00:00Z"},
+    ),
+    "mdd-1": (
+        DISPENSE | {"whenPrepared": "2025-01-02T00:00:00Z", "whenHandedOver": "2025-01-01T00:00:00Z"},
+        DISPENSE | {"whenPrepared": "2025-01-01T00:00:00Z", "whenHandedOver": "2025-01-02T00:00:00Z"},
     ),
     "app-1": (_visit(participant=[{"status": "accepted"}]), _visit()),
     "app-2": (

@@ -15,6 +15,7 @@ from zipfile import ZipFile
 
 TYPES = (
     "Appointment",
+    "Binary",
     "Bundle",
     "CapabilityStatement",
     "CareTeam",
@@ -27,6 +28,7 @@ TYPES = (
     "Goal",
     "Medication",
     "MedicationAdministration",
+    "MedicationDispense",
     "MedicationRequest",
     "MedicationStatement",
     "Observation",

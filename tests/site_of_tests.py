@@ -85,11 +85,11 @@ class Site:
     def push(self, rounds: int = 100) -> dict[str, int]:
         """Deliver until nothing is due; an hour passes between rounds, so that no retry is waited for."""
         total: dict[str, int] = {}
-        for _ in range(rounds):
+        for number in range(rounds):
             step = push_due(self.store, self.endpoint, self.ehr, self.now)
             for status, number in step.items():
                 total[status] = total.get(status, 0) + number
-            if not step:
+            if not step and number:
                 break
             self.time += timedelta(hours=1)
         return total

@@ -114,6 +114,10 @@ ERROR_CODES = {
     "message-type": "200^Unsupported message type^HL70357",
     "patient": "204^Unknown key identifier^HL70357",
     "duplicate": "205^Duplicate key identifier^HL70357",
+    "control-id": "101^Required field missing^HL70357",
+    "control-id-used": "205^Duplicate key identifier^HL70357",
+    "conflict": "205^Duplicate key identifier^HL70357",
+    "processing-id": "202^Unsupported processing id^HL70357",
 }
 OTHER_ERROR = "207^Application internal error^HL70357"
 

@@ -105,10 +105,15 @@ def parse(data: bytes, *, charset: str = "", sizes: Sizes = SIZES) -> Message:
 
 def head(data: bytes) -> Message | None:
     """Its MSH alone, of a message that `parse` refuses: whom to answer, and about which control id."""
+    first = re.split(rb"[\r\n]", data[:4096], maxsplit=1)[0]
     try:
-        return parse(re.split(rb"[\r\n]", data[:4096], maxsplit=1)[0], charset="8859/1")
+        separators = _separators(first)
     except MappingError:
         return None
+    segment = first.decode("iso8859-1").split(
+        separators.field
+    )  # whatever MSH-18 says: it may be what is wrong
+    return Message([["MSH", separators.field, *segment[1:]]], separators, "iso8859-1")
 
 
 def dump(message: Message) -> bytes:

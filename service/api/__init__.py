@@ -1,11 +1,14 @@
 """The JSON API under /api/v1: one module a noun, each with its blueprint."""
 
-from . import convert, deliveries, endpoints, events, pumps
+from . import conflicts, convert, deliveries, endpoints, events, hl7, messages, pumps
 
 BLUEPRINTS = (
     events.blueprint,
     pumps.blueprint,
     convert.blueprint,
+    hl7.blueprint,
     endpoints.blueprint,
     deliveries.blueprint,
+    messages.blueprint,
+    conflicts.blueprint,
 )

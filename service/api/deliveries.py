@@ -37,6 +37,7 @@ def shown(delivery: Delivery, endpoint: str, event: StoredEvent | None) -> Json:
         "next_try_at": delivery.next_try_at,
         "last_status": delivery.last_status,
         "reason": delivery.reason,
+        "conflict": delivery.conflict_id,
         "created_at": delivery.created_at,
         "updated_at": delivery.updated_at,
     }

@@ -10,6 +10,9 @@ from mappings import fields
 from mappings.event import MAPPINGS
 from service.intake import OUTCOMES
 from service.problems import PROBLEM_JSON
+from service.store import messages
+from service.store.conflicts import KINDS as CONFLICT_KINDS
+from service.store.conflicts import STATUSES as CONFLICT_STATUSES
 from service.store.deliveries import STATUSES
 from service.web import NDJSON
 
@@ -155,6 +158,7 @@ COMPONENTS: dict[str, Json] = {
     ),
     "Pump": {"type": "object", "description": "the state of one pump, folded from its events"},
     "PumpPage": _object("pumps next_cursor", pumps=_list_of("Pump"), next_cursor=MAYBE),
+    "Er7": {"type": "string", "description": "HL7 v2 messages (ER7), back to back"},
     "Resource": {"type": "object", "description": "a FHIR R4 resource or Bundle"},
     "Reading": _object("events notes", events=_list_of("Event"), notes=_list_of("Issue")),
     "Endpoint": _object(
@@ -195,8 +199,50 @@ COMPONENTS: dict[str, Json] = {
         next_try_at=TEXT,
         last_status={"type": ["integer", "null"]},
         reason=MAYBE,
+        conflict={"type": ["integer", "null"]},
     ),
     "Changed": _object("endpoint changed", endpoint=TEXT, changed=NUMBER),
+    "Message": _object(
+        "id sender application facility control_id type status issues received_at updated_at",
+        id=NUMBER,
+        sender=TEXT,
+        application=TEXT,
+        facility=TEXT,
+        control_id=TEXT,
+        type=TEXT,
+        status={"type": "string", "enum": list(messages.STATUSES)},
+        issues=_list_of("Issue"),
+        received_at=TEXT,
+        updated_at=TEXT,
+        message={"type": "string", "description": "a line a segment; of one message only"},
+        answers={"type": "array", "items": TEXT},
+        events={"type": "array", "items": _object("source id version type source_message")},
+    ),
+    "MessagePage": _object("messages next_cursor", messages=_list_of("Message"), next_cursor=MAYBE),
+    "RawMessage": {"type": "string", "description": "an HL7 v2 message, byte for byte"},
+    "Conflict": _object(
+        "id endpoint kind source event_id resource fields two_persons status",
+        id=NUMBER,
+        endpoint=TEXT,
+        kind={"type": "string", "enum": list(CONFLICT_KINDS)},
+        source=TEXT,
+        event_id=TEXT,
+        resource=TEXT,
+        version_id=MAYBE,
+        fields={"type": "array", "items": _object("path owner", path=TEXT, owner=TEXT)},
+        two_persons={"type": "boolean"},
+        status={"type": "string", "enum": list(CONFLICT_STATUSES)},
+        proposal={"type": ["object", "null"]},
+        proposed_by=MAYBE,
+        resolved_by=MAYBE,
+        opened_at=TEXT,
+        updated_at=TEXT,
+        base={"type": ["object", "null"]},
+        ours={"type": "object"},
+        theirs={"type": ["object", "null"]},
+        raw=MAYBE,
+    ),
+    "ConflictPage": _object("conflicts next_cursor", conflicts=_list_of("Conflict"), next_cursor=MAYBE),
     "DeliveryPage": _object("deliveries next_cursor", deliveries=_list_of("Delivery"), next_cursor=MAYBE),
 }
 

@@ -12,7 +12,8 @@ from sqlalchemy import Connection
 from mappings.fields import Moment, instant
 from service.problems import Refused
 from service.pump.ledger import BESIDE, pump_state, to_json
-from service.store import events
+from service.pump.state import CRITICAL, WARNING, OpenIssue
+from service.store import conflicts, endpoints, events
 from service.web import Blueprint, answer, caller, services
 
 from . import described
@@ -46,7 +47,21 @@ def _state(c: Connection, serial: str, at: datetime) -> Json:
         return None
     patient = (found[-1]["patient"]["system"], found[-1]["patient"]["value"])
     near = events.beside(c, tenant, pump=serial, patient=patient, types=BESIDE)
-    return to_json(pump_state([*found, *(stored.event for stored in near)], at, pump=serial))
+    state = to_json(pump_state([*found, *(stored.event for stored in near)], at, pump=serial))
+    state["open_issues"] += _conflict_issues(c, tenant, serial)
+    return state
+
+
+def _conflict_issues(c: Connection, tenant: int, serial: str) -> list[OpenIssue]:
+    """What the EHRs say otherwise about this pump's records, until a person has decided."""
+    names = {endpoint.id: endpoint.name for endpoint in endpoints.every(c, tenant)}
+    made = []
+    for one in conflicts.open_in_lane(c, tenant, f"pump:{serial}"):
+        what = "is deleted there" if one.kind == "deleted" else "says otherwise there"
+        words = f"{one.source}/{one.event_id} {what}: conflict {one.id} with {names[one.endpoint_id]}"
+        paths = ", ".join(field["path"] for field in one.fields)
+        made.append(OpenIssue("S1", CRITICAL if one.two_persons else WARNING, words, paths))
+    return made
 
 
 @blueprint.route("", methods=["GET"])

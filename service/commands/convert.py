@@ -18,7 +18,7 @@ from .job import CHECKPOINT, OUT, REPORT, Job, said
 
 @click.group()
 def convert() -> None:
-    """Convert between events and FHIR: NDJSON in, NDJSON out, in constant memory."""
+    """Convert between events, FHIR and HL7 v2: a stream in, a stream out, in constant memory."""
 
 
 JOBS = click.option(

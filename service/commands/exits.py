@@ -36,7 +36,7 @@ EXITS: dict[int, Exit] = {
         "it could not go on: a full disk, a file that cannot be written, a checkpoint of another input",
         "mend what the message names, run it again",
     ),
-    BUSY: Exit("busy", "another process works with the same checkpoint", "let that one end"),
+    BUSY: Exit("busy", "another process works with the same checkpoint or folder", "let that one end"),
     INTERRUPTED: Exit("interrupted", "Ctrl-C", "run it again"),
 }
 

@@ -147,6 +147,7 @@ class Job:
         try:
             self.begin()
         except click.ClickException as error:
+            self._stack.close()
             self._end(error)
             raise
         return self
@@ -207,7 +208,7 @@ class Job:
         }
 
 
-def said(line: int, issues: Iterable[Issue]) -> None:
+def said(line: int, issues: Iterable[Issue], what: str = "line") -> None:
     """`line N: path: rule: message` on standard error."""
     for issue in issues:
-        click.echo(f"line {line}: {issue.path}: {issue.rule}: {issue.message}", err=True)
+        click.echo(f"{what} {line}: {issue.path}: {issue.rule}: {issue.message}", err=True)

@@ -17,9 +17,10 @@ SILENT = frozenset({"Unreachable", "Ambiguous", "Throttled", "Busy"})
 
 @click.command()
 @click.argument("endpoint", required=False)
+@click.option("--accept-deletions", is_flag=True, help="so much was deleted in the EHR indeed (docs/sync.md)")
 @DRY_RUN
 @REPORT
-def sync(endpoint: str | None, dry_run: bool, report: str | None) -> None:
+def sync(endpoint: str | None, accept_deletions: bool, dry_run: bool, report: str | None) -> None:
     """Bring ENDPOINT (or all of them) in step once: read what changed there, deliver what is pending.
 
     With --dry-run, say how much is pending, and call nobody.
@@ -38,7 +39,11 @@ def sync(endpoint: str | None, dry_run: bool, report: str | None) -> None:
             )
         silent = []
         for one in chosen:
-            result = _pending(job, store, one) if dry_run else sync_once(store, one, now)
+            result = (
+                _pending(job, store, one)
+                if dry_run
+                else sync_once(store, one, now, accept_deletions=accept_deletions)
+            )
             if report is None:
                 click.echo(f"{one.name}\t{result}")
             if not dry_run:

@@ -13,7 +13,8 @@ from sqlalchemy import Connection
 
 from mappings import identity, resources
 from mappings.dose_change import ALONE, Place, chain, places
-from mappings.event import is_retracted, version
+from mappings.event import is_retracted as was_retracted
+from mappings.event import version
 from service.store import events
 from service.store.events import StoredEvent
 
@@ -39,17 +40,44 @@ EVENTS_OF: dict[str, tuple[str | None, ...]] = {
 """The types this server has, and the events that make them (None: every one)."""
 
 
-def record(c: Connection, tenant_id: int, type: str, patient: tuple[str, str] | None = None) -> list[Json]:
-    """Every resource of `type`, of one patient where given; reads all events that can make one."""
-    stored = [s for kind in EVENTS_OF[type] for s in _events(c, tenant_id, kind, patient)]
+def record(
+    c: Connection,
+    tenant_id: int,
+    type: str,
+    patient: tuple[str, str] | None = None,
+    up_to: int | None = None,
+) -> list[Json]:
+    """Every resource of `type`, of one patient where given; reads all events that can make one.
+
+    With `up_to`, as it was when the ledger ended with that number.
+    """
+    stored = [s for kind in EVENTS_OF[type] for s in _events(c, tenant_id, kind, patient, up_to)]
     return [resource for resource in shown(stored) if resource["resourceType"] == type]
 
 
+def everything(c: Connection, tenant_id: int, patient: tuple[str, str], up_to: int) -> Iterator[Json]:
+    """Every resource of one patient, as it was when the ledger ended with that number."""
+    return shown(_events(c, tenant_id, None, patient, up_to))
+
+
+def is_retracted(resource: Json) -> bool:
+    """True for a resource that says of itself that it was entered in error."""
+    verified = resource.get("verificationStatus", {}).get("coding", [{}])[0].get("code")
+    said = (resource.get("status"), resource.get("lifecycleStatus"), verified)
+    return "entered-in-error" in said
+
+
 def _events(
-    c: Connection, tenant_id: int, type: str | None, patient: tuple[str, str] | None
+    c: Connection,
+    tenant_id: int,
+    type: str | None,
+    patient: tuple[str, str] | None,
+    up_to: int | None = None,
 ) -> Iterator[StoredEvent]:
     after = 0
-    while page := events.search(c, tenant_id, limit=PAGE, after_seq=after, type=type, patient=patient):
+    while page := events.search(
+        c, tenant_id, limit=PAGE, after_seq=after, type=type, patient=patient, up_to=up_to
+    ):
         yield from page
         after = page[-1].seq
 
@@ -72,7 +100,7 @@ def _places(stored: list[StoredEvent]) -> dict[int, tuple[Place, str]]:
     """Of each dose change its place in its pump's chain, and when that was last changed."""
     changes: dict[str, list[StoredEvent]] = {}
     for one in stored:
-        if one.event["type"] == "dose-change" and not is_retracted(one.event):
+        if one.event["type"] == "dose-change" and not was_retracted(one.event):
             changes.setdefault(one.event["pump"], []).append(one)
     found: dict[int, tuple[Place, str]] = {}
     for held in changes.values():

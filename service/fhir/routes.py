@@ -28,14 +28,13 @@ from . import record, search
 Json = Any
 blueprint = Blueprint("fhir", __name__, url_prefix="/fhir")
 PAGE, LARGEST_PAGE = 100, 1000
-JSON_RANGES = {FHIR_JSON, "application/json", "application/json+fhir", "application/*", "*/*"}
 
 
 @blueprint.before_request
 def only_json() -> None:
     """406 before anything is done; no Accept is any, parameters such as fhirVersion do not matter."""
     asked = request.accept_mimetypes
-    if asked and not any(weight and range.partition(";")[0] in JSON_RANGES for range, weight in asked):
+    if asked and not any(weight and range.partition(";")[0] in search.JSON_RANGES for range, weight in asked):
         raise Refused(406, "only JSON is given")
 
 
@@ -319,6 +318,7 @@ def capability(date: str) -> Json:
         }
         for type, parameters in search.PARAMETERS.items()
     ]
+    resources += [{"type": level, "operation": [_export(f"{level.lower()}-export")]} for level in EXPORTED]
     return {
         "resourceType": "CapabilityStatement",
         "status": "active",
@@ -328,7 +328,7 @@ def capability(date: str) -> Json:
         "implementation": {"description": "Intrathecal baclofen pump records"},
         "fhirVersion": "4.0.1",
         "format": [FHIR_JSON],
-        "instantiates": [f"{ITB}/CapabilityStatement/itb-fhir"],
+        "instantiates": [f"{ITB}/CapabilityStatement/itb-fhir", f"{BULK}/CapabilityStatement/bulk-data"],
         "rest": [
             {
                 "mode": "server",
@@ -338,11 +338,21 @@ def capability(date: str) -> Json:
                     {
                         "name": "validate",
                         "definition": "http://hl7.org/fhir/OperationDefinition/Resource-validate",
-                    }
+                    },
+                    _export("export"),
                 ],
             }
         ],
     }
+
+
+BULK = "http://hl7.org/fhir/uv/bulkdata"
+EXPORTED = ("Patient", "Group")
+"""Types that this server has only as levels of a bulk export."""
+
+
+def _export(operation: str) -> Json:
+    return {"name": "export", "definition": f"{BULK}/OperationDefinition/{operation}"}
 
 
 ALONE = (

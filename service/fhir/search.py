@@ -121,6 +121,8 @@ KINDS = {"_id": "token", "_lastUpdated": "date", "identifier": "token", "patient
     "effective-time": "date",
     "device": "reference",
 }
+JSON_RANGES = {"application/fhir+json", "application/json", "application/json+fhir", "application/*", "*/*"}
+"""What a client may accept to be given JSON."""
 CONTROLS = ("_count", "_sort", "_offset", "_format", "_total", "_summary")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Table, func, insert, select
+from sqlalchemy import Connection, Table, bindparam, func, insert, select
 
 from service.chain import COLUMNS, Break, Head, seal, walk
 
@@ -17,6 +17,12 @@ from .tables import audit, chains, events, metadata
 from .times import is_stamp
 
 TABLES: dict[str, Table] = {"events": events, "audit": audit}
+
+# Built once: this is asked for every row.
+_ENDS = (
+    select(chains).where(chains.c.name == bindparam("chain")).order_by(chains.c.tenant_id).with_for_update()
+)
+_INSERT = {name: insert(table) for name, table in TABLES.items()}
 
 
 def append(c: Connection, name: str, tenant_id: int, values: Mapping[str, Any]) -> int:
@@ -33,8 +39,7 @@ def append_many(c: Connection, name: str, tenant_id: int, values: Sequence[Mappi
     if not values:
         return []
     columns = COLUMNS[name]
-    query = select(chains).where(chains.c.name == name).order_by(chains.c.tenant_id).with_for_update()
-    ends = c.execute(query).all()
+    ends = c.execute(_ENDS, {"chain": name}).all()
     previous = next(end.last_hash for end in ends if end.tenant_id == tenant_id)
     first = max(end.last_id for end in ends) + 1
     rows = []
@@ -43,7 +48,7 @@ def append_many(c: Connection, name: str, tenant_id: int, values: Sequence[Mappi
         row |= {"previous_hash": previous, "row_hash": seal(columns, row, previous)}
         previous = row["row_hash"]
         rows.append(row)
-    c.execute(insert(TABLES[name]), rows)
+    c.execute(_INSERT[name], rows)
     return [row[columns[0]] for row in rows]
 
 

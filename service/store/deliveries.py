@@ -1,7 +1,8 @@
 """What is still to be sent to which EHR, in which order, and what came of it.
 
 A lane is (endpoint, pump or patient). Its head is its oldest delivery that waits; only a pending head that
-is due may be worked on, so one that waits for a person holds its own lane and no other (`lanes`).
+is due may be worked on, so one that waits for a person holds its own lane and no other (`lanes`). One that
+was parked for a conflict is passed over: the conflict holds its record, not the lane.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from mappings.event import Event, lane_key
 
 from . import lanes
 from .endpoints import Endpoint
-from .lanes import WAITING, Lease
+from .lanes import WAITING, Lease, in_line
 from .tables import deliveries, events
 from .times import stamp
 
@@ -46,11 +47,15 @@ class Delivery:
     updated_at: str
     failure: str | None
     repeats: int
+    conflict_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a try of a delivery came to; `next_try_at` is a stamp, `last_status` that of the EHR's answer."""
+    """What a try of a delivery came to; `next_try_at` is a stamp, `last_status` that of the EHR's answer.
+
+    `conflict_id`: parked until that conflict is closed. `is_try` False: nothing was tried, it is not counted.
+    """
 
     delivery: Delivery
     status: str
@@ -58,6 +63,8 @@ class Outcome:
     failure: str | None = None
     last_status: int | None = None
     next_try_at: str | None = None
+    conflict_id: int | None = None
+    is_try: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +153,7 @@ def waiting(c: Connection, leases: Sequence[Lease], *, now: datetime, most: int)
         select(deliveries.c.id, place)
         .where(
             deliveries.c.endpoint_id == leases[0].endpoint_id,
-            deliveries.c.status.in_(WAITING),
+            *in_line(),
             deliveries.c.lane.in_([lease.lane for lease in leases]),
         )
         .subquery()
@@ -220,7 +227,16 @@ def record(c: Connection, outcomes: Sequence[Outcome], *, now: datetime) -> None
         c.execute(statement.values(updated_at=stamp(now), **values), rows)
 
 
-_TRIED = ("status", "attempts", "next_try_at", "last_status", "reason", "failure", "repeats")
+_TRIED = (
+    "status",
+    "attempts",
+    "next_try_at",
+    "last_status",
+    "reason",
+    "failure",
+    "repeats",
+    "conflict_id",
+)
 
 
 def _row(one: Outcome) -> dict[str, Any]:
@@ -228,12 +244,13 @@ def _row(one: Outcome) -> dict[str, Any]:
     repeats = 0 if one.failure is None else (was.repeats + 1 if was.failure == one.failure else 1)
     found = (
         one.status,
-        was.attempts + 1,
+        was.attempts + one.is_try,
         one.next_try_at or was.next_try_at,
         one.last_status,
         one.reason,
         one.failure,
         repeats,
+        one.conflict_id,
     )
     return {"of": was.id} | {f"new_{name}": value for name, value in zip(_TRIED, found, strict=True)}
 
@@ -247,7 +264,7 @@ def change(
     where = (deliveries.c.tenant_id == tenant_id, deliveries.c.id.in_(ids), deliveries.c.status.in_(starts))
     chosen = c.execute(select(deliveries.c.id, deliveries.c.endpoint_id, deliveries.c.lane).where(*where))
     found = chosen.all()
-    values: dict[str, Any] = {"status": done.to, "updated_at": stamp(now)}
+    values: dict[str, Any] = {"status": done.to, "updated_at": stamp(now), "conflict_id": None}
     if done.to == "pending":
         values["next_try_at"] = stamp(now)
     if action == "retry":
@@ -259,6 +276,30 @@ def change(
         names = {row.lane for row in found if row.endpoint_id == endpoint_id}
         lanes.refresh(c, endpoint_id, names)
     return [row.id for row in found]
+
+
+def release(c: Connection, conflict_id: int, *, now: datetime) -> None:
+    """What was parked for a conflict is due now, and the EHR is read back before anything is sent."""
+    where = (deliveries.c.conflict_id == conflict_id, deliveries.c.status == "parked")
+    found = c.execute(select(deliveries.c.endpoint_id, deliveries.c.lane).where(*where)).all()
+    values = {"status": "pending", "conflict_id": None, "attempts": 1, "repeats": 0}
+    due = {"next_try_at": stamp(now), "updated_at": stamp(now)}
+    c.execute(update(deliveries).where(*where).values(values | due))
+    for row in found:
+        lanes.refresh(c, row.endpoint_id, [row.lane])
+
+
+def again(c: Connection, tenant_id: int, event: Event, event_seq: int, endpoint_id: int, *, at: str) -> None:
+    """The event is due at this EHR, whether or not it was sent there before."""
+    where = (deliveries.c.endpoint_id == endpoint_id, deliveries.c.event_seq == event_seq)
+    values = {"status": "pending", "attempts": 0, "repeats": 0, "failure": None, "conflict_id": None}
+    changed = c.execute(
+        update(deliveries).where(*where).values(values | {"next_try_at": at, "updated_at": at})
+    )
+    if changed.rowcount == 0:
+        add(c, tenant_id, event, event_seq, [endpoint_id], at=at)
+    else:
+        lanes.refresh(c, endpoint_id, [lane_key(event)])
 
 
 def ids_of(c: Connection, endpoint_id: int, statuses: Collection[str], *, limit: int) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -85,8 +85,13 @@ def set_enabled(c: Connection, endpoint_id: int, enabled: bool) -> None:
     c.execute(update(endpoints).where(endpoints.c.id == endpoint_id).values(enabled=enabled))
 
 
-def set_cursor(c: Connection, endpoint_id: int, cursor: str) -> None:
-    """Remember how far the endpoint was read."""
+def without_cursor(endpoint: Endpoint) -> Endpoint:
+    """The endpoint as if it had never been read."""
+    return replace(endpoint, cursor=None)
+
+
+def set_cursor(c: Connection, endpoint_id: int, cursor: str | None) -> None:
+    """Remember how far the endpoint was read; None: from the start again."""
     c.execute(update(endpoints).where(endpoints.c.id == endpoint_id).values(cursor=cursor))
 
 

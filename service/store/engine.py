@@ -140,7 +140,10 @@ def _sqlite_connect(connection: Any, _record: object) -> None:
         "recursive_triggers=ON",  # else INSERT OR REPLACE deletes without firing the append-only trigger
         f"busy_timeout={BUSY_TIMEOUT_S * 1000}",
     ):
-        connection.execute(f"PRAGMA {pragma}")
+        try:
+            connection.execute(f"PRAGMA {pragma}")
+        except UnicodeDecodeError:  # SQLite's message names what it found damaged, byte for byte
+            raise StoreError("the database file is damaged: restore a backup (itb verify)") from None
 
 
 def _sqlite_begin(c: Connection) -> None:

@@ -14,7 +14,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, exists, func, or_, select
 
 from mappings import exact_json
 from mappings.event import Event, identity, occurred, pump_of, version
@@ -118,11 +118,7 @@ def _insert(
 
 def versions(c: Connection, tenant_id: int, source: str, event_id: str) -> list[tuple[int, int, str]]:
     """(seq, version, content hash) of each stored version, ascending."""
-    rows = c.execute(
-        select(events.c.seq, events.c.version, events.c.content_hash)
-        .where(_record(tenant_id, source, event_id))
-        .order_by(events.c.version)
-    )
+    rows = c.execute(_VERSIONS, {"tenant_id": tenant_id, "source": source, "event_id": event_id})
     return [(row.seq, row.version, row.content_hash) for row in rows]
 
 
@@ -186,9 +182,13 @@ def search(
     patient: tuple[str, str] | None = None,
     type: str | None = None,
     since: datetime | None = None,
+    up_to: int | None = None,
 ) -> list[StoredEvent]:
-    """Current versions in ledger order, from `after_seq`; `since` is the earliest `occurred_at`."""
-    query = _current(tenant_id).where(events.c.seq > after_seq)
+    """Current versions in ledger order, from `after_seq`; `since` is the earliest `occurred_at`.
+
+    `up_to` is the last number of the ledger that counts: what was current when that one came.
+    """
+    query = _current(tenant_id, up_to).where(events.c.seq > after_seq)
     if pump is not None:
         query = query.where(events.c.pump == pump)
     if patient is not None:
@@ -241,10 +241,11 @@ def current(
     c: Connection, tenant_id: int, *, pump: str, type: str | None = None, limit: int = 100
 ) -> list[StoredEvent]:
     """Current versions about a pump that are not retracted, as they happened."""
-    query = _current(tenant_id).where(events.c.pump == pump, events.c.status == "final")
-    if type is not None:
-        query = query.where(events.c.type == type)
-    return [_stored(row) for row in c.execute(query.order_by(events.c.occurred_utc).limit(limit))]
+    query, about = (_OF_PUMP, {}) if type is None else (_OF_PUMP_AND_TYPE, {"type": type})
+    return [
+        _stored(row)
+        for row in c.execute(query, {"tenant_id": tenant_id, "pump": pump, "most": limit, **about})
+    ]
 
 
 def knows_patient(c: Connection, tenant_id: int, system: str, value: str) -> bool:
@@ -254,6 +255,16 @@ def knows_patient(c: Connection, tenant_id: int, system: str, value: str) -> boo
         c.execute(select(events.c.seq).where(events.c.tenant_id == tenant_id, *named).limit(1)).first()
         is not None
     )
+
+
+def patients(
+    c: Connection, tenant_id: int, *, limit: int, after: tuple[str, str] = ("", "")
+) -> list[tuple[str, str]]:
+    """(system, value) of the patients that events name, in text order, after `after`."""
+    system, value = events.c.patient_system, events.c.patient_value
+    later = or_(system > after[0], and_(system == after[0], value > after[1]))
+    query = select(system, value).where(events.c.tenant_id == tenant_id, later).distinct()
+    return [(row[0], row[1]) for row in c.execute(query.order_by(system, value).limit(limit))]
 
 
 def pumps(c: Connection, tenant_id: int, *, limit: int, after: str = "") -> list[str]:
@@ -268,22 +279,39 @@ def pumps(c: Connection, tenant_id: int, *, limit: int, after: str = "") -> list
     return [row.pump for row in c.execute(query)]
 
 
-def _record(tenant_id: int, source: str, event_id: str) -> ColumnElement[bool]:
+def _record(tenant_id: Any, source: Any, event_id: Any) -> ColumnElement[bool]:
     return and_(events.c.tenant_id == tenant_id, events.c.source == source, events.c.event_id == event_id)
 
 
-def _superseded() -> ColumnElement[bool]:
+def _superseded(up_to: int | None = None) -> ColumnElement[bool]:
     later = events.alias("later")
-    return exists().where(
+    found = exists().where(
         later.c.tenant_id == events.c.tenant_id,
         later.c.source == events.c.source,
         later.c.event_id == events.c.event_id,
         later.c.version > events.c.version,
     )
+    return found if up_to is None else found.where(later.c.seq <= up_to)
 
 
-def _current(tenant_id: int) -> Select[Any]:
-    return select(events).where(events.c.tenant_id == tenant_id, ~_superseded())
+def _current(tenant_id: Any, up_to: int | None = None) -> Select[Any]:
+    query = select(events).where(events.c.tenant_id == tenant_id, ~_superseded(up_to))
+    return query if up_to is None else query.where(events.c.seq <= up_to)
+
+
+# What is asked for every event that is taken is built once: building it takes longer than SQLite's answer.
+_VERSIONS = (
+    select(events.c.seq, events.c.version, events.c.content_hash)
+    .where(_record(bindparam("tenant_id"), bindparam("source"), bindparam("event_id")))
+    .order_by(events.c.version)
+)
+_OF_PUMP = (
+    _current(bindparam("tenant_id"))
+    .where(events.c.pump == bindparam("pump"), events.c.status == "final")
+    .order_by(events.c.occurred_utc)
+    .limit(bindparam("most"))
+)
+_OF_PUMP_AND_TYPE = _OF_PUMP.where(events.c.type == bindparam("type"))
 
 
 def _stored(row: Row[Any]) -> StoredEvent:

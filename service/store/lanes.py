@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, case, or_, select, update
+from sqlalchemy import ColumnElement, Connection, case, or_, select, update
 
 from .engine import WAKES, insert_for
 from .tables import deliveries, lanes
@@ -30,6 +30,11 @@ class Lease:
     endpoint_id: int
     lane: str
     fence: int
+
+
+def in_line() -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """What is, or may become, the head of its lane: not what a conflict holds."""
+    return deliveries.c.status.in_(WAITING), deliveries.c.conflict_id.is_(None)
 
 
 def touch(c: Connection, tenant_id: int, endpoint_id: int, names: Collection[str]) -> None:
@@ -50,7 +55,7 @@ def refresh(c: Connection, endpoint_id: int, names: Collection[str]) -> None:
         .where(
             deliveries.c.endpoint_id == endpoint_id,
             deliveries.c.lane == lanes.c.lane,
-            deliveries.c.status.in_(WAITING),
+            *in_line(),
         )
         .order_by(deliveries.c.id)
         .limit(1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, select, tuple_
+from sqlalchemy import Connection, Row, bindparam, delete, func, select, tuple_, update
 
 from .engine import insert_for
 from .tables import links
@@ -16,7 +16,11 @@ from .times import stamp
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """Our identity (system, value) ⇄ the EHR's `type/remote_id`, its version and content when last seen."""
+    """Our identity (system, value) ⇄ the EHR's `type/remote_id`, its version and content when last seen.
+
+    What it then told, as an event, is `told` (JSON), or the ledger's row `event_seq` where that is None: the
+    base of a merge. `deleted_at`: when it was found deleted there; it is then never written again.
+    """
 
     tenant_id: int
     endpoint_id: int
@@ -26,6 +30,9 @@ class Link:
     remote_id: str
     version_id: str | None
     content_hash: str | None
+    event_seq: int | None = None
+    told: str | None = None
+    deleted_at: str | None = None
 
 
 _FIELDS = tuple(Link.__dataclass_fields__)
@@ -64,6 +71,43 @@ def find_remote(c: Connection, endpoint_id: int, resource_type: str, remote_id: 
     return _link(row) if row is not None else None
 
 
+def of_remote(
+    c: Connection, endpoint_id: int, resource_type: str, remote_ids: Sequence[str]
+) -> dict[str, Link]:
+    """The links of many of the EHR's resources of one type, by their ids there."""
+    query = select(links).where(
+        links.c.endpoint_id == endpoint_id,
+        links.c.resource_type == resource_type,
+        links.c.remote_id.in_(remote_ids),
+    )
+    found: dict[str, Link] = {}
+    for row in c.execute(query.order_by(links.c.id)):
+        found.setdefault(row.remote_id, _link(row))
+    return found
+
+
+def set_deleted(c: Connection, endpoint_id: int, resource_type: str, remote_id: str, *, at: str) -> None:
+    """Remember that a resource was found deleted (`at`, a stamp)."""
+    c.execute(
+        update(links)
+        .where(
+            links.c.endpoint_id == endpoint_id,
+            links.c.resource_type == resource_type,
+            links.c.remote_id == remote_id,
+            links.c.deleted_at.is_(None),
+        )
+        .values(deleted_at=at)
+    )
+
+
+def count(c: Connection, endpoint_id: int) -> int:
+    """How many resources of the EHR are linked and not deleted there."""
+    query = select(func.count()).select_from(links)
+    return c.execute(
+        query.where(links.c.endpoint_id == endpoint_id, links.c.deleted_at.is_(None))
+    ).scalar_one()
+
+
 def save(c: Connection, link: Link, *, now: datetime) -> None:
     """Add the link, or replace what is known of that identity."""
     save_many(c, [link], now=now)
@@ -82,6 +126,29 @@ def save_many(c: Connection, made: Sequence[Link], *, now: datetime) -> None:
     replaced = {name: statement.excluded[name] for name in (*_FIELDS, "updated_at")}
     key = ["endpoint_id", "system", "value"]
     c.execute(statement.on_conflict_do_update(index_elements=key, set_=replaced), list(rows.values()))
+
+
+def agree(c: Connection, kept: Sequence[Link]) -> None:
+    """Both sides agree on the event of `event_seq`, where the EHR's resource is still at that version."""
+    statement = update(links).where(
+        links.c.endpoint_id == bindparam("of_endpoint"),
+        links.c.system == bindparam("of_system"),
+        links.c.value == bindparam("of_value"),
+        links.c.version_id == bindparam("of_version"),
+        links.c.deleted_at.is_(None),
+    )
+    rows = [
+        {
+            "of_endpoint": link.endpoint_id,
+            "of_system": link.system,
+            "of_value": link.value,
+            "of_version": link.version_id,
+            "agreed": link.event_seq,
+        }
+        for link in kept
+    ]
+    if rows:
+        c.execute(statement.values(event_seq=bindparam("agreed")), rows)
 
 
 def forget(c: Connection, endpoint_id: int, system: str, value: str) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, insert, select
 
 from .tables import remote_versions
 from .times import stamp
@@ -14,7 +14,10 @@ from .times import stamp
 
 @dataclass(frozen=True, slots=True)
 class RemoteVersion:
-    """One version as it was read; `outcome` is what the pull did with it (echo, accepted, parked, …)."""
+    """One version as it was read; `outcome` is what the pull did with it (echo, accepted, merged, …).
+
+    `raw` is left empty for what is none of ours: it is another patient's business.
+    """
 
     tenant_id: int
     endpoint_id: int
@@ -23,6 +26,7 @@ class RemoteVersion:
     version_id: str
     last_updated: str | None
     raw: str
+    content_hash: str
     outcome: str
     event_seq: int | None = None
 
@@ -30,47 +34,39 @@ class RemoteVersion:
 _FIELDS = tuple(RemoteVersion.__dataclass_fields__)
 
 
-def find(
+def seen(
+    c: Connection, endpoint_id: int, resource_type: str, remote_ids: Sequence[str]
+) -> dict[tuple[str, str, str], str]:
+    """(id, version, content hash) of the versions of these resources that were seen, and their outcomes."""
+    query = select(
+        remote_versions.c.remote_id,
+        remote_versions.c.version_id,
+        remote_versions.c.content_hash,
+        remote_versions.c.outcome,
+    ).where(
+        remote_versions.c.endpoint_id == endpoint_id,
+        remote_versions.c.resource_type == resource_type,
+        remote_versions.c.remote_id.in_(remote_ids),
+    )
+    return {(row.remote_id, row.version_id, row.content_hash): row.outcome for row in c.execute(query)}
+
+
+def raw_of(
     c: Connection, endpoint_id: int, resource_type: str, remote_id: str, version_id: str
-) -> RemoteVersion | None:
-    """This version, when it was seen before."""
-    query = select(remote_versions).where(
+) -> str | None:
+    """The resource as it was at this version, the last one seen where an EHR has used the number twice."""
+    query = select(remote_versions.c.raw).where(
         remote_versions.c.endpoint_id == endpoint_id,
         remote_versions.c.resource_type == resource_type,
         remote_versions.c.remote_id == remote_id,
         remote_versions.c.version_id == version_id,
     )
-    row = c.execute(query).first()
-    return _version(row) if row is not None else None
+    return c.execute(query.order_by(remote_versions.c.id.desc()).limit(1)).scalar() or None
 
 
-def add(c: Connection, seen: RemoteVersion, *, now: datetime) -> None:
-    """Keep a version that was not seen before."""
-    values = {name: getattr(seen, name) for name in _FIELDS} | {"seen_at": stamp(now)}
-    c.execute(insert(remote_versions).values(values))
-
-
-def set_outcome(c: Connection, seen: RemoteVersion, outcome: str, event_seq: int | None) -> None:
-    """What became of it after all (a parked version that was read again)."""
-    c.execute(
-        update(remote_versions)
-        .where(
-            remote_versions.c.endpoint_id == seen.endpoint_id,
-            remote_versions.c.resource_type == seen.resource_type,
-            remote_versions.c.remote_id == seen.remote_id,
-            remote_versions.c.version_id == seen.version_id,
-        )
-        .values(outcome=outcome, event_seq=event_seq)
-    )
-
-
-def search(c: Connection, endpoint_id: int, *, outcome: str, limit: int = 1000) -> list[RemoteVersion]:
-    """The versions with one outcome, as they were seen."""
-    query = select(remote_versions).where(
-        remote_versions.c.endpoint_id == endpoint_id, remote_versions.c.outcome == outcome
-    )
-    return [_version(row) for row in c.execute(query.order_by(remote_versions.c.id).limit(limit))]
-
-
-def _version(row: Row[Any]) -> RemoteVersion:
-    return RemoteVersion(**{name: getattr(row, name) for name in _FIELDS})
+def add(c: Connection, versions: Sequence[RemoteVersion], *, now: datetime) -> None:
+    """Keep versions that were not seen before."""
+    if versions:
+        at = stamp(now)
+        rows = [{name: getattr(one, name) for name in _FIELDS} | {"seen_at": at} for one in versions]
+        c.execute(insert(remote_versions), rows)

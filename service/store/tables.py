@@ -14,6 +14,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -115,8 +116,9 @@ deliveries = Table(
     Column("updated_at", Text, nullable=False),
     Column("failure", Text),
     Column("repeats", Integer, nullable=False, server_default="0"),
+    Column("conflict_id", BigInteger),
     UniqueConstraint("endpoint_id", "event_seq", name="uq_deliveries_event"),
-    Index("ix_deliveries_lane", "endpoint_id", "status", "lane", "id"),
+    Index("ix_deliveries_lane", "endpoint_id", "status", "lane", "id", "conflict_id"),
     Index("ix_deliveries_event", "event_seq"),
 )
 
@@ -147,6 +149,9 @@ links = Table(
     Column("version_id", Text),
     Column("content_hash", Text),
     Column("updated_at", Text, nullable=False),
+    Column("event_seq", BigInteger),
+    Column("told", Text),
+    Column("deleted_at", Text),
     UniqueConstraint("endpoint_id", "system", "value", name="uq_links_identity"),
     Index("ix_links_remote", "endpoint_id", "resource_type", "remote_id"),
 )
@@ -165,7 +170,80 @@ remote_versions = Table(
     Column("outcome", Text, nullable=False),
     Column("event_seq", BigInteger, ForeignKey("events.seq")),
     Column("seen_at", Text, nullable=False),
-    UniqueConstraint("endpoint_id", "resource_type", "remote_id", "version_id", name="uq_remote_versions"),
+    Column("content_hash", Text, nullable=False),
+    UniqueConstraint(
+        "endpoint_id",
+        "resource_type",
+        "remote_id",
+        "version_id",
+        "content_hash",  # an EHR that was set up anew counts its versions from 1 again
+        name="uq_remote_versions",
+    ),
+)
+
+conflicts = Table(
+    "conflicts",
+    metadata,
+    Column("id", BigKey, primary_key=True, autoincrement=True),
+    _tenant(),
+    _endpoint(),
+    Column("kind", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("event_id", Text, nullable=False),
+    Column("lane", Text, nullable=False),
+    Column("base", Text),
+    Column("ours_seq", BigInteger, nullable=False),
+    Column("resource_type", Text, nullable=False),
+    Column("remote_id", Text, nullable=False),
+    Column("version_id", Text),
+    Column("theirs", Text),
+    Column("raw", Text),
+    Column("fields", Text, nullable=False),
+    Column("two_persons", Boolean, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("proposal", Text),
+    Column("proposed_by", Text),
+    Column("resolved_by", Text),
+    Column("opened_at", Text, nullable=False),
+    Column("updated_at", Text, nullable=False),
+    Index("ix_conflicts_record", "tenant_id", "source", "event_id", "status"),
+    Index("ix_conflicts_lane", "tenant_id", "lane", "status"),
+)
+
+read_positions = Table(
+    "read_positions",
+    metadata,
+    Column("tenant_id", Integer, ForeignKey("tenants.id"), nullable=False),
+    Column("endpoint_id", Integer, ForeignKey("endpoints.id"), primary_key=True),
+    Column("what", Text, primary_key=True),
+    Column("position", Text, nullable=False),
+    Column("updated_at", Text, nullable=False),
+)
+
+hints = Table(
+    "hints",
+    metadata,
+    Column("id", BigKey, primary_key=True, autoincrement=True),
+    _tenant(),
+    _endpoint(),
+    Column("resource_type", Text),
+    Column("remote_id", Text),
+    Column("received_at", Text, nullable=False),
+    Index("ix_hints_endpoint", "endpoint_id", "id"),
+)
+
+subscriptions = Table(
+    "subscriptions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    _tenant(),
+    _endpoint(),
+    Column("remote_id", Text, nullable=False),
+    Column("criteria", Text, nullable=False),
+    Column("last_event", BigInteger),
+    Column("heard_at", Text),
+    Column("created_at", Text, nullable=False),
+    UniqueConstraint("endpoint_id", "remote_id", name="uq_subscriptions"),
 )
 
 capabilities = Table(
@@ -175,6 +253,39 @@ capabilities = Table(
     _tenant(),
     Column("matrix", Text, nullable=False),
     Column("read_at", Text, nullable=False),
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("id", BigKey, primary_key=True, autoincrement=True),
+    _tenant(),
+    Column("key", Text, nullable=False),
+    Column("sender", Text, nullable=False),
+    Column("application", Text, nullable=False),
+    Column("facility", Text, nullable=False),
+    Column("control_id", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("content_hash", Text, nullable=False),
+    Column("raw", LargeBinary, nullable=False),
+    Column("answer", LargeBinary, nullable=False),
+    Column("issues", Text, nullable=False),
+    Column("received_at", Text, nullable=False),
+    Column("updated_at", Text, nullable=False),
+    UniqueConstraint("tenant_id", "key", name="uq_messages_key"),
+    Index("ix_messages_status", "tenant_id", "status", "id"),
+)
+
+message_events = Table(
+    "message_events",
+    metadata,
+    Column("message_id", BigInteger, ForeignKey("messages.id"), primary_key=True, autoincrement=False),
+    Column("event_seq", BigInteger, ForeignKey("events.seq"), primary_key=True, autoincrement=False),
+    _tenant(),
+    Column("content_hash", Text, nullable=False),
+    Index("ix_message_events_seq", "event_seq"),
+    Index("ix_message_events_hash", "tenant_id", "content_hash"),
 )
 
 leases = Table(
@@ -208,6 +319,25 @@ chains = Table(
     Column("length", BigInteger, nullable=False),
     Column("last_id", BigInteger, nullable=False),
     Column("last_hash", Text, nullable=False),
+)
+
+bulk_jobs = Table(
+    "bulk_jobs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _tenant(),
+    Column("caller", Text, nullable=False),
+    Column("request", Text, nullable=False),
+    Column("asked", Text, nullable=False),
+    Column("up_to", BigInteger, nullable=False),
+    Column("transaction_time", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("progress", Text),
+    Column("files", Text),
+    Column("worker", Text),
+    Column("beat_at", Text, nullable=False),
+    Column("expires_at", Text, nullable=False),
+    Index("ix_bulk_jobs_caller", "tenant_id", "caller", "status"),
 )
 
 DEFAULT_TENANT = 1

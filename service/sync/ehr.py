@@ -21,7 +21,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
@@ -117,10 +117,15 @@ CLASSES: dict[str, type[EhrError]] = {
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a search: its resources, and the server's time (Bundle.meta.lastUpdated), if said."""
+    """One page: its resources, the server's time if it was said, and the link to the next page.
+
+    Of a history: `resources` as they were in each version, and the ids that were `deleted`.
+    """
 
     resources: list[Json]
     server_time: str | None
+    next: str | None = None
+    deleted: list[str] = field(default_factory=list)
 
 
 class Ehr(Protocol):
@@ -134,6 +139,9 @@ class Ehr(Protocol):
 
     def search(self, type: str, params: Mapping[str, str]) -> Iterator[Page]:
         """The pages of a search, never from a cache of old results."""
+
+    def type_history(self, type: str, since: str) -> Iterator[Page]:
+        """The pages of the history of a type, the newest first."""
 
     def transaction(self, bundle: Json) -> list[Json]:
         """The resources as stored, one for each entry, in order."""
@@ -152,6 +160,7 @@ class HttpEhr:
         self._deadline_s = deadline_s
         self._session = requests.Session()
         self._session.trust_env = False
+        self._date: str | None = None
         self._session.headers.update({"Accept": FHIR_JSON, **(headers or {})})
 
     def metadata(self) -> Json:
@@ -169,12 +178,22 @@ class HttpEhr:
             if any(one["resourceType"] != type for one in _matches(_bundle(found, "searchset"))):
                 raise Ambiguous("the answer is to another search", 200)
 
-        url: str | None = f"{self.url}/{type}?{urlencode(params, safe='|:,')}"
+        yield from self._pages(f"{self.url}/{type}?{urlencode(params, safe='|:,')}", check)
+
+    def type_history(self, type: str, since: str) -> Iterator[Page]:
+        def check(found: Json) -> None:
+            _bundle(found, "history")
+
+        params = {"_since": since, "_count": "200"}
+        yield from self._pages(f"{self.url}/{type}/_history?{urlencode(params, safe='|:,')}", check)
+
+    def _pages(self, url: str | None, check: Callable[[Json], None]) -> Iterator[Page]:
         while url is not None:
             bundle = self._get(url, check)
-            yield Page(_matches(bundle), bundle.get("meta", {}).get("lastUpdated"))
             links = bundle.get("link", [])
             url = self._same_origin(next((li["url"] for li in links if li.get("relation") == "next"), None))
+            server_time = bundle.get("meta", {}).get("lastUpdated") or self._date
+            yield Page(_matches(bundle), server_time, url, _deleted(bundle))
 
     def transaction(self, bundle: Json) -> list[Json]:
         answer = self._call("POST", self.url, bundle, {"Prefer": "return=representation"})
@@ -270,6 +289,7 @@ class HttpEhr:
 
     def _answer(self, answer: requests.Response, content: bytes) -> Json:
         status = answer.status_code
+        self._date = _date(answer.headers)
         if status >= 300:
             kind = CLASSES[classify(status, codes(content))]
             raise kind(reasons(content) or f"HTTP {status}", status, _retry_after(answer.headers))
@@ -290,9 +310,34 @@ def _bundle(answer: Json, type: str) -> Json:
 
 
 def _matches(bundle: Json) -> list[Json]:
-    """The resources that a search found, without those that only come with them."""
+    """The resources that a search found, without those that only come with them.
+
+    A server that withholds some says so in an entry of mode `outcome`: what is not here is not gone.
+    """
     entries = bundle.get("entry", [])
-    return [e["resource"] for e in entries if e.get("search", {}).get("mode", "match") == "match"]
+    return [
+        e["resource"]
+        for e in entries
+        if "resource" in e and e.get("search", {}).get("mode", "match") == "match"
+    ]
+
+
+def _deleted(bundle: Json) -> list[str]:
+    """The ids of a history's entries that tell of a deletion."""
+    urls = [
+        e["request"].get("url", "")
+        for e in bundle.get("entry", [])
+        if (e.get("request") or {}).get("method") == "DELETE"
+    ]
+    return [url.partition("/_history")[0].rstrip("/").rpartition("/")[2] for url in urls]
+
+
+def _date(headers: Mapping[str, str]) -> str | None:
+    """The server's time as it says it beside each answer."""
+    try:
+        return parsedate_to_datetime(headers.get("Date", "")).isoformat()
+    except ValueError:
+        return None
 
 
 def reasons(content: bytes) -> str:

@@ -11,6 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from service.chain import Damaged
@@ -22,10 +23,11 @@ from service.store.times import stamp
 from service.telemetry import make_log
 
 from .ehr import EhrError
-from .push import Route, deliver
+from .push import Route, Settle, deliver
 from .readback import Unresolved
 from .retry import Act, decide
 from .send import Sent
+from .shape import Held
 
 LEASE = timedelta(seconds=10)
 """How long the lanes of a worker that cannot be seen to be gone wait for it."""
@@ -92,40 +94,57 @@ def step(route: Route, keeper: Keeper, owner: str, *, most_lanes: int | None = N
             found = deliveries.waiting(c, taken, now=now, most=most)
         if not taken:
             return None
-        sent = _delivered(route, found)
-        return _record(route, taken, owner, sent, random.random)
+        counts: Counter[str] = Counter()
+
+        def settle(some: Sequence[Sent]) -> None:
+            counts.update(_record(route, taken, some))
+
+        sent = _delivered(route, found, settle)
+        counts.update(_record(route, taken, sent, done_by=owner))
+        return counts
 
 
-def _delivered(route: Route, found: Sequence[Delivery]) -> list[Sent]:
+def _delivered(route: Route, found: Sequence[Delivery], settle: Settle) -> list[Sent]:
     if not found:
         return []
     try:
-        return deliver(route, found)
+        return deliver(route, found, settle)
     except Exception as error:
         # A bug that cannot be laid at one delivery's door: the first is held for a person, the others go on.
         return [Sent(found[0], error=error)]
 
 
 def _record(
-    route: Route, taken: Sequence[Lease], owner: str, sent: Sequence[Sent], chance: Callable[[], float]
+    route: Route, taken: Sequence[Lease], sent: Sequence[Sent], done_by: str | None = None
 ) -> Counter[str]:
-    """Commit what the deliveries came to, of the lanes that are still ours; how many of each status."""
+    """Commit what the deliveries came to, of the lanes that are still ours; how many of each status.
+
+    `done_by`: this owner is through, and gives its lanes back.
+    """
     now = route.now()
     endpoint = route.endpoint
     with route.store.write() as c:
         ours = lanes.held(c, taken)
         counted = [one for one in sent if one.delivery.lane in ours]
-        outcomes = [_outcome(one, now, chance()) for one in counted]
-        links.save_many(c, [link for one in counted for link in one.links], now=now)
+        outcomes = [_outcome(one, now, random.random()) for one in counted]
+        made = [replace(link, event_seq=one.delivery.event_seq) for one in counted for link in one.links]
+        kept = [replace(link, event_seq=one.delivery.event_seq) for one in counted for link in one.kept]
+        links.save_many(c, made, now=now)
+        links.agree(c, kept)
         deliveries.record(c, outcomes, now=now)
         audit.write_many(c, endpoint.tenant_id, [_audited(one, now) for one in outcomes if _tells(one)])
         lanes.refresh(c, endpoint.id, ours)
-        lanes.release(c, endpoint.id, ours, owner)
+        if done_by is not None:
+            lanes.release(c, endpoint.id, ours, done_by)
     return Counter(one.status for one in outcomes)
 
 
 def _outcome(sent: Sent, now: datetime, chance: float) -> Outcome:
     was, error = sent.delivery, sent.error
+    if sent.again:
+        return Outcome(was, "pending", sent.note, next_try_at=stamp(now), is_try=False)
+    if isinstance(error, Held):
+        return Outcome(was, "parked", str(error), conflict_id=error.conflict_id)
     if error is None:
         return Outcome(was, "sent", sent.note or None, last_status=sent.status)
     if isinstance(error, EhrError):

@@ -1,51 +1,38 @@
-"""Read what changed in one EHR: keep each version raw, recognise our own writes, take the rest as events.
+"""Read what changed in one EHR: by time where its server searches so, else by patient; and what is gone.
 
-Polling by `_lastUpdated` with an overlap: servers stamp before they commit, so a late commit appears
-behind the cursor. The cursor is the server's time, never ours.
+The position up to which a type was read is the server's time, never ours. Each poll begins a while before it:
+servers stamp before they commit, so a late commit appears behind. A position is saved in the transaction
+that takes in the page which reaches it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection
 
-from mappings import Issue, MappingError, identity, load_event, read_fhir
-from mappings.bundle import is_telling
-from mappings.codes import sid
-from mappings.event import EVENTS_TOLD_BY, Event, telling_of, version
-from mappings.exact_json import dumps
-from mappings.fields import instant
-from mappings.identity import content_hash, resource_identity
-from mappings.validate import validate
-from service.chain import Damaged
-from service.intake import admit
-from service.store import audit, deliveries, endpoints, events, links, remote
+from mappings.event import EVENTS_TOLD_BY
+from service.store import audit, endpoints, events, links, positions
 from service.store.endpoints import Endpoint
 from service.store.engine import Store
-from service.store.links import Link
-from service.store.remote import RemoteVersion
 from service.store.times import stamp
 
-from .ehr import Ehr, Missing
+from . import patients, survey
+from .arrival import take, take_deletion
+from .ehr import Ehr, Missing, Refused
+from .pages import ahead, before, changes, is_later
+from .reading import Reader
 
 Json = Any
+Clock = Callable[[], datetime]
 TYPES = tuple(dict.fromkeys([*EVENTS_TOLD_BY, "DeviceUseStatement", "MedicationAdministration"]))
 """What is polled: whatever tells an event, and what is sent beside it."""
-PARTS = (
-    "CareTeam",
-    "Condition",
-    "Goal",
-    "MedicationAdministration",
-    "MedicationRequest",
-    "MedicationStatement",
-    "Observation",
-)
-"""Types of the resources without which a primary one cannot be understood; it refers to them."""
-PER_PAGE = "200"
+NOT_BELIEVED = "deletions not believed"
+FEW = 20
+"""So many deletions at once are believed however few resources there were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,232 +42,218 @@ class Pulled:
     counts: dict[str, int]
 
 
-def pull(store: Store, ehr: Ehr, endpoint: Endpoint, now: Callable[[], datetime]) -> Pulled:
-    """Read every page of every type since the cursor; raises `EhrError` with the pages so far kept."""
-    counts: dict[str, int] = {}
-    since = _since(endpoint)
-    newest: str | None = None
-    for type in TYPES:
-        params = {"_sort": "_lastUpdated", "_count": PER_PAGE}
-        if since is not None:
-            params["_lastUpdated"] = f"ge{since}"
-        for page in ehr.search(type, params):
-            newest = newest or page.server_time
-            for resource in page.resources:
-                outcome = take_version(store, ehr, endpoint, resource, now)
-                if outcome is not None:
-                    name = outcome.partition(":")[0]
-                    counts[name] = counts.get(name, 0) + 1
-    if newest is not None:
-        with store.write() as c:
-            endpoints.set_cursor(c, endpoint.id, newest)
-    return Pulled(counts)
+def pull(
+    store: Store,
+    ehr: Ehr,
+    endpoint: Endpoint,
+    now: Clock,
+    *,
+    thorough: bool = True,
+    accept_deletions: bool = False,
+) -> Pulled:
+    """Read every page of every type since its position; raises `EhrError` with the pages so far kept.
+
+    `thorough`: also what costs more than it mostly brings: deletions, and types that are read patient by
+    patient. `accept_deletions`: a person has said that so much is gone there indeed.
+    """
+    return _Pull(store, ehr, endpoint, now).run(thorough, accept_deletions)
 
 
-def _since(endpoint: Endpoint) -> str | None:
-    if endpoint.cursor is None:
-        return None
-    overlap = timedelta(seconds=endpoint.options.get("overlap_seconds", 300))
-    return (instant(endpoint.cursor) - overlap).isoformat(timespec="milliseconds")
+class _Pull:
+    """One round of reading one EHR."""
 
-
-def take_version(
-    store: Store, ehr: Ehr, endpoint: Endpoint, resource: Json, now: Callable[[], datetime]
-) -> str | None:
-    """Take in one version; what became of it, None when it was seen before."""
-    seen = _seen(endpoint, resource)
-    with store.read() as c:
-        if _was_seen(c, seen):
-            return None
-        link = links.find_remote(c, endpoint.id, seen.resource_type, seen.remote_id)
-    if link is not None and _is_echo(link, resource, seen):
-        with store.write() as c:
-            links.save(c, replace(link, version_id=seen.version_id), now=now())
-            remote.add(c, replace(seen, outcome="echo"), now=now())
-        return "echo"
-    try:
-        told, notes = _event(store, ehr, endpoint, resource)
-        with store.write() as c:
-            outcome, seq = ("ignored", None) if told is None else _accept(c, endpoint, told, resource, now)
-            if told is not None and notes and outcome != "unchanged":
-                at = stamp(now())
-                audit.converted(c, endpoint.tenant_id, told, notes, at=at, actor=endpoint.name)
-            remote.add(c, replace(seen, outcome=outcome, event_seq=seq), now=now())
-    except Damaged:
-        outcome = "refused: the ledger's row of this record is damaged (itb verify)"
-        with store.write() as c:
-            remote.add(c, replace(seen, outcome=outcome), now=now())
-    except MappingError as error:
-        outcome = "refused: " + "; ".join(f"{i.path} {i.rule}" for i in error.issues)
-        with store.write() as c:
-            remote.add(c, replace(seen, outcome=outcome), now=now())
-    return outcome
-
-
-def _seen(endpoint: Endpoint, resource: Json) -> RemoteVersion:
-    meta = resource.get("meta", {})
-    return RemoteVersion(
-        tenant_id=endpoint.tenant_id,
-        endpoint_id=endpoint.id,
-        resource_type=resource["resourceType"],
-        remote_id=resource["id"],
-        version_id=str(meta.get("versionId", "")),
-        last_updated=meta.get("lastUpdated"),
-        raw=dumps(resource).decode(),
-        outcome="",
-    )
-
-
-def _was_seen(c: Connection, seen: RemoteVersion) -> bool:
-    key = (seen.endpoint_id, seen.resource_type, seen.remote_id, seen.version_id)
-    return remote.find(c, *key) is not None
-
-
-def _is_echo(link: Link, resource: Json, seen: RemoteVersion) -> bool:
-    return link.version_id == seen.version_id or link.content_hash == content_hash(resource)
-
-
-# --- what it says ---------------------------------------------------------------------------------------
-
-
-def _event(store: Store, ehr: Ehr, endpoint: Endpoint, resource: Json) -> tuple[Event | None, list[Issue]]:
-    """The event a resource tells (None for what is not ours); what was converted, the R4 rules it breaks."""
-    if not is_telling(resource):
-        return None, []
-    together = [resource, *_related(ehr, resource)]
-    entries = [{"resource": _named(store, ehr, endpoint, one)} for one in together]
-    bundle = {"resourceType": "Bundle", "type": "collection", "entry": entries}
-    reading = read_fhir(bundle, source=endpoint.name)
-    if reading.errors:
-        raise MappingError(reading.errors)
-    return reading.events[0], [*reading.notes, *validate(resource)]
-
-
-def _related(ehr: Ehr, resource: Json) -> Iterator[Json]:
-    """The resources without which this one cannot be understood."""
-    if resource["resourceType"] == "Device":
-        for page in ehr.search("DeviceUseStatement", {"device": f"Device/{resource['id']}"}):
-            yield from page.resources
-    for reference in sorted(set(_literal_references(resource))):
-        type, _, id = reference.partition("/")
-        if type in PARTS:
-            yield ehr.read(type, id)
-
-
-def _literal_references(node: Json) -> Iterator[str]:
-    if isinstance(node, dict):
-        if isinstance(node.get("reference"), str):
-            yield node["reference"]
-        for value in node.values():
-            yield from _literal_references(value)
-    elif isinstance(node, list):
-        for item in node:
-            yield from _literal_references(item)
-
-
-def _named(store: Store, ehr: Ehr, endpoint: Endpoint, resource: Json) -> Json:
-    """A copy whose literal references carry business identifiers: our links, a patient from the EHR."""
-    found: dict[str, Json] = {}
-    for reference in set(_literal_references(resource)):
-        type, _, id = reference.partition("/")
-        if type == "Patient":
-            found[reference] = _patient_identifier(store, ehr, endpoint, id)
-            continue
+    def __init__(self, store: Store, ehr: Ehr, endpoint: Endpoint, now: Clock) -> None:
+        self._store, self._ehr, self._endpoint, self._now = store, ehr, endpoint, now
+        self._reader = Reader(store, ehr, endpoint)
+        self._counts: dict[str, int] = {}
+        self._overlap = endpoint.options.get("overlap_seconds", 300)
         with store.read() as c:
-            link = links.find_remote(c, endpoint.id, type, id)
-        if link is not None:
-            found[reference] = {"system": link.system, "value": link.value}
-    return _with_identifiers(resource, found)
+            self._positions = positions.of(c, endpoint.id)
+        self._reached: dict[str, str] = {}
 
+    def run(self, thorough: bool, accept_deletions: bool) -> Pulled:
+        matrix = survey.matrix_of(self._store, self._ehr, self._endpoint, self._now)
+        by_patient = []
+        for type in TYPES:
+            support = matrix.of(type)
+            if "search-type" not in support.interactions:
+                continue
+            if "_lastUpdated" in support.search_params:
+                self._by_time(type)
+            elif "patient" in support.search_params:
+                by_patient.append(type)
+        if thorough:
+            self._by_patient(by_patient)
+            kept = [type for type in TYPES if "history-type" in matrix.of(type).interactions]
+            self._deletions(kept, accept_deletions)
+        self._save()
+        return Pulled(self._counts)
 
-def _with_identifiers(node: Json, found: dict[str, Json]) -> Json:
-    if isinstance(node, list):
-        return [_with_identifiers(item, found) for item in node]
-    if not isinstance(node, dict):
-        return node
-    made = {key: _with_identifiers(value, found) for key, value in node.items()}
-    name = found.get(node["reference"]) if isinstance(node.get("reference"), str) else None
-    if name is not None and "identifier" not in node:
-        made |= {"type": node["reference"].partition("/")[0], "identifier": dict(name)}
-    return made
+    # --- by time ------------------------------------------------------------------------------------------
 
-
-def _patient_identifier(store: Store, ehr: Ehr, endpoint: Endpoint, id: str) -> Json:
-    """The patient's business identifier: the one the ledger knows, else the only one; never a guess."""
-    try:
-        listed = ehr.read("Patient", id).get("identifier", [])
-    except Missing:
+    def _by_time(self, type: str) -> None:
+        position = self._positions.get(type, self._endpoint.cursor)
+        since = before(position, self._overlap) if position is not None else None
+        begun = newest = None
+        for window in ahead(changes(self._ehr, type, since)):
+            if begun is None and (begun := window.begun) is not None and self._was_reset(begun, position):
+                self._reset(type)
+                return self._by_time(type)
+            self._take(window.page.resources, type, window.reached if window.page.next else None)
+            newest = window.reached or newest
+        end = begun or newest
+        if end is not None and is_later(end, position):
+            self._reached[type] = end
         return None
-    named = [{"system": i["system"], "value": i["value"]} for i in listed if "system" in i and "value" in i]
-    with store.read() as c:
-        known = [
-            name
-            for name in named
-            if events.knows_patient(c, endpoint.tenant_id, name["system"], name["value"])
-        ]
-    chosen = known or named
-    return chosen[0] if len(chosen) == 1 else None
+
+    def _was_reset(self, begun: str, position: str | None) -> bool:
+        """Whether the server's clock stands before what was read: it was set up anew, or set back."""
+        return position is not None and is_later(before(position, self._overlap), begun)
+
+    def _reset(self, type: str) -> None:
+        self._positions.pop(type, None)
+        with self._store.write() as c:
+            positions.forget(c, self._endpoint.id, type)
+            endpoints.set_cursor(c, self._endpoint.id, None)
+            self._audit(c, "read-anew", f"{type}: the server's clock is before what was read there")
+        self._endpoint = endpoints.without_cursor(self._endpoint)
+
+    def _take(self, resources: list[Json], type: str, reached: str | None) -> None:
+        position = self._positions.get(type)
+        moves = reached is not None and is_later(reached, position)
+
+        def also(c: Connection) -> None:
+            if moves and reached is not None:
+                positions.save(c, self._endpoint, type, reached, now=self._now())
+
+        # A catheter names its pump, which may be on the same page.
+        first = [r for r in resources if type != "Device" or "parent" not in r]
+        rest = [r for r in resources if type == "Device" and "parent" in r]
+        for some, last in ((first, not rest), (rest, True)):
+            if some:
+                counts = take(
+                    self._store,
+                    self._ehr,
+                    self._reader,
+                    self._endpoint,
+                    some,
+                    self._now,
+                    also if last else None,
+                )
+                self._add(counts)
+        if moves and reached is not None:
+            self._positions[type] = reached
+
+    def _add(self, counts: dict[str, int]) -> None:
+        for name, number in counts.items():
+            self._counts[name] = self._counts.get(name, 0) + number
+
+    # --- patient by patient -------------------------------------------------------------------------------
+
+    def _by_patient(self, types: list[str]) -> None:
+        if not types:
+            return
+        after = ("", "")
+        while True:
+            with self._store.read() as c:
+                known = events.patients(c, self._endpoint.tenant_id, limit=100, after=after)
+            if not known:
+                return
+            for system, value in known:
+                self._one_patient(types, {"system": system, "value": value})
+            after = known[-1]
+
+    def _one_patient(self, types: list[str], name: Json) -> None:
+        try:
+            id = patients.find(self._ehr, name)
+        except patients.Unclear:
+            return  # not registered there, or not to be told apart: a delivery says so
+        for type in types:
+            try:
+                for page in ahead(self._ehr.search(type, {"patient": id, "_count": "200"})):
+                    self._take(page.resources, type, None)
+            except (Refused, Missing):
+                self._add({"unreadable": 1})
+
+    # --- what is gone -------------------------------------------------------------------------------------
+
+    def _deletions(self, types: list[str], accept: bool) -> None:
+        """What the server says was deleted, and says again when it is asked: an absence tells nothing."""
+        gone: list[tuple[str, str]] = []
+        reached: dict[str, str] = {}
+        for type in types:
+            what = f"{type}/_history"
+            position = self._positions.get(what) or self._positions.get(type) or self._endpoint.cursor
+            if position is None:
+                continue  # nothing was read before: nothing can be missed
+            end = None
+            for page in self._ehr.type_history(type, before(position, self._overlap)):
+                end = end or page.server_time
+                gone += self._linked(type, page.deleted)
+            if end is not None and is_later(end, position):
+                reached[what] = end
+        gone = list(dict.fromkeys(gone))
+        with self._store.read() as c:
+            known = links.count(c, self._endpoint.id)
+        if is_emptied(len(gone), known) and not accept:
+            self._add({NOT_BELIEVED: len(gone)})
+            with self._store.write() as c:
+                self._audit(c, "emptied", f"{len(gone)} of {known} resources are said to be deleted")
+            return
+        for type, id in gone:
+            self._confirm(type, id)
+        self._reached |= reached
+
+    def _linked(self, type: str, ids: list[str]) -> list[tuple[str, str]]:
+        with self._store.read() as c:
+            found = links.of_remote(c, self._endpoint.id, type, ids) if ids else {}
+        return [(type, id) for id, link in found.items() if link.deleted_at is None]
+
+    def _confirm(self, type: str, id: str) -> None:
+        try:
+            found = self._ehr.read(type, id)
+        except Missing:
+            with self._store.write() as c:
+                outcome = take_deletion(c, self._endpoint, type, id, self._now())
+            self._add({outcome: 1})
+        else:
+            self._take([found], type, None)  # it was brought back
+
+    def hinted(self, type: str, id: str) -> None:
+        """Read one resource that an EHR named."""
+        self._confirm(type, id)
+
+    # --- positions ----------------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        if not self._reached:
+            return
+        with self._store.write() as c:
+            for what, position in self._reached.items():
+                positions.save(c, self._endpoint, what, position, now=self._now())
+            endpoints.set_cursor(c, self._endpoint.id, min(self._reached.values()))
+
+    def _audit(self, c: Connection, action: str, detail: str) -> None:
+        audit.write(
+            c,
+            self._endpoint.tenant_id,
+            at=stamp(self._now()),
+            actor="sync",
+            action=action,
+            subject=f"endpoint/{self._endpoint.name}",
+            detail=detail,
+        )
 
 
-# --- into the ledger ------------------------------------------------------------------------------------
+def is_emptied(gone: int, known: int) -> bool:
+    """Whether so much is gone at once that the server has rather lost it than anybody deleted it."""
+    return gone > FEW and gone * 5 > known
 
 
-def _accept(
-    c: Connection, endpoint: Endpoint, told: Event, resource: Json, now: Callable[[], datetime]
-) -> tuple[str, int | None]:
-    """(outcome, seq): a new version of a record that is known, else a new record of this EHR's."""
-    known = events.find(c, endpoint.tenant_id, told["source"], told["id"])
-    if not known and told["source"] != endpoint.name:
-        own = f"{told['source']}.{told['id']}"
-        told = load_event({**told, "source": endpoint.name, "id": own})
-        known = events.find(c, endpoint.tenant_id, endpoint.name, own)
-    key = _identity(resource, told)
-    if known and _content(known[-1].event) == _content(told):
-        _save_link(c, endpoint, key, resource, now())
-        return "unchanged", known[-1].seq
-    if known:
-        told = load_event({**told, "version": version(known[-1].event) + 1})
-    done = admit(
-        c,
-        endpoint.tenant_id,
-        told,
-        received_at=now(),
-        actor=endpoint.name,
-        endpoints=endpoints.every(c, endpoint.tenant_id),
-        origin=endpoint.name,
-    )
-    _save_link(c, endpoint, key, resource, now())
-    if told["type"] == "dose-change" and known and done.seq is not None:
-        # The program and segment that belong to the session must follow it in the EHR that changed it.
-        deliveries.add(c, endpoint.tenant_id, told, done.seq, [endpoint.id], at=stamp(now()))
-    return done.outcome, done.seq
-
-
-def _content(event: Event) -> bytes:
-    return dumps({k: v for k, v in event.items() if k != "version"})
-
-
-def _identity(resource: Json, told: Event) -> tuple[str, str]:
-    try:
-        return resource_identity(resource)
-    except ValueError:
-        told_by = telling_of(resource)
-        assert told_by is not None
-        return sid(told_by[0].kind), identity.business_value(told["source"], told["id"])
-
-
-def _save_link(
-    c: Connection, endpoint: Endpoint, key: tuple[str, str], resource: Json, now: datetime
+def read_hinted(
+    store: Store, ehr: Ehr, endpoint: Endpoint, now: Clock, hinted: list[tuple[str, str]]
 ) -> None:
-    """What the EHR holds is what was last agreed: it is not sent back."""
-    link = Link(
-        tenant_id=endpoint.tenant_id,
-        endpoint_id=endpoint.id,
-        system=key[0],
-        value=key[1],
-        resource_type=resource["resourceType"],
-        remote_id=resource["id"],
-        version_id=resource["meta"]["versionId"],
-        content_hash=content_hash(resource),
-    )
-    links.save(c, link, now=now)
+    """Read what an EHR said has changed, as it is now; raises `EhrError`."""
+    one = _Pull(store, ehr, endpoint, now)
+    for type, id in sorted(hinted, key=lambda pair: (TYPES.index(pair[0]), pair)):
+        one.hinted(type, id)

@@ -13,16 +13,18 @@ from typing import Any
 
 from mappings.identity import referenced
 from mappings.validate import validate
-from service.store import links
+from service.store import conflicts, links
 from service.store.deliveries import Delivery
 from service.store.endpoints import Endpoint
 from service.store.engine import Store
 
-from .ehr import Busy, Ehr, EhrError, Missing, Refused
-from .patients import Name, Patients
-from .readback import Unresolved, read_back
+from . import arrival
+from .ehr import Busy, Ehr, EhrError, Missing, Refused, Stale
+from .patient_cache import Name, Patients
+from .readback import Changed, Unresolved, read_back
+from .reading import Reader
 from .send import Sending, Sent
-from .shape import Parcel, shape
+from .shape import Parcel, shape, waits_for
 
 Json = Any
 
@@ -43,21 +45,28 @@ class Route:
         return int(self.endpoint.options.get("batch_size", 50))
 
 
-def deliver(route: Route, found: Sequence[Delivery]) -> list[Sent]:
-    """What became of the first deliveries of each lane; those that there was no room for are left out."""
+Settle = Callable[[Sequence[Sent]], None]
+"""Commits what became of some deliveries, when more is still to be sent."""
+
+
+def deliver(route: Route, found: Sequence[Delivery], settle: Settle) -> list[Sent]:
+    """What became of the first deliveries of each lane; those that there was no room for are left out.
+
+    So are those that `settle` was given already.
+    """
     done: list[Sent] = []
     try:
         with route.store.read() as c:
             parcels = shape(
                 c, route.endpoint, found, route.size, lambda d, error: done.append(Sent(d, error=error))
             )
-        return done + _bring(route, parcels)
+        return done + _bring(route, parcels, settle)
     except EhrError as error:  # reading back, or looking for patients: nothing of it was sent
         told = {sent.delivery.id for sent in done}
         return done + [Sent(p.delivery, error=error) for p in parcels if p.delivery.id not in told]
 
 
-def _bring(route: Route, parcels: list[Parcel]) -> list[Sent]:
+def _bring(route: Route, parcels: list[Parcel], settle: Settle) -> list[Sent]:
     done: list[Sent] = []
     failed: set[str] = set()
 
@@ -70,7 +79,11 @@ def _bring(route: Route, parcels: list[Parcel]) -> list[Sent]:
         read, stuck = read_back(route.ehr, route.endpoint, tried)
         now_known = {parcel.delivery.id: parcel for parcel in read}
         for parcel, error in stuck:
-            stop(parcel, error)
+            if isinstance(error, Changed):
+                done.append(_read_in(route, parcel, error))
+                failed.add(parcel.delivery.lane)
+            else:
+                stop(parcel, error)
         parcels = [now_known.get(parcel.delivery.id, parcel) for parcel in parcels]
     for parcel in parcels:
         issues = [
@@ -88,9 +101,13 @@ def _bring(route: Route, parcels: list[Parcel]) -> list[Sent]:
         if parcel.due and isinstance(who, Unresolved) and parcel.delivery.lane not in failed:
             stop(parcel, who)
     found = {name: who for name, who in patients.items() if isinstance(who, str)}
-    sent = _send(route, _going(parcels, failed), found)
     about = {parcel.delivery.id: _patient(parcel) for parcel in parcels}
-    return done + [_doubted(route, one, about[one.delivery.id], believed) for one in sent]
+
+    def doubted(sent: Sequence[Sent]) -> list[Sent]:
+        return [_doubted(route, one, about[one.delivery.id], believed) for one in sent]
+
+    sent = _send(route, _going(parcels, failed), found, lambda some: settle(doubted(some)))
+    return done + doubted(sent)
 
 
 def _doubted(route: Route, sent: Sent, who: Name, believed: set[Name]) -> Sent:
@@ -102,6 +119,31 @@ def _doubted(route: Route, sent: Sent, who: Name, believed: set[Name]) -> Sent:
     return replace(sent, error=Busy(f"{error}; the patient is looked up again", error.status))
 
 
+def _read_in(route: Route, parcel: Parcel, changed: Changed) -> Sent:
+    """What stands in the way is read as by a poll: merged and sent at once, or a conflict holds this."""
+    store, endpoint, delivery = route.store, route.endpoint, parcel.delivery
+    if changed.resource is None:
+        with store.write() as c:
+            arrival.take_deletion(c, endpoint, changed.type, changed.id, route.now())
+        return Sent(delivery, note=f"{changed} was deleted in the EHR: read in", again=True)
+    try:
+        reader = Reader(store, route.ehr, endpoint)
+        taken = arrival.take(store, route.ehr, reader, endpoint, [changed.resource], route.now)
+    except EhrError as error:
+        return Sent(delivery, error=error)
+    with store.read() as c:
+        asked = conflicts.open_in_lanes(c, endpoint.id, [delivery.lane])
+        conflict = waits_for(c, parcel.event, delivery, asked)
+    if conflict is None:
+        refused = arrival.refusal(store, endpoint, changed.resource)
+        if refused is not None:
+            why = f"{changed} was edited in the EHR to what cannot be read: {refused}"
+            return Sent(delivery, error=Unresolved(why))
+        if not taken:  # a poll was faster
+            return Sent(delivery, error=Stale(f"{changed} was edited in the EHR"))
+    return Sent(delivery, note=f"{changed} was edited in the EHR: read in", again=True)
+
+
 def _going(parcels: Iterable[Parcel], failed: set[str]) -> list[Parcel]:
     return [parcel for parcel in parcels if parcel.delivery.lane not in failed]
 
@@ -110,7 +152,7 @@ def _patient(parcel: Parcel) -> Name:
     return parcel.event["patient"]["system"], parcel.event["patient"]["value"]
 
 
-def _send(route: Route, parcels: list[Parcel], patients: dict[Name, str]) -> list[Sent]:
+def _send(route: Route, parcels: list[Parcel], patients: dict[Name, str], settle: Settle) -> list[Sent]:
     going: list[Parcel] = []
     nothing: list[Sent] = []
     behind: set[str] = set()
@@ -119,14 +161,18 @@ def _send(route: Route, parcels: list[Parcel], patients: dict[Name, str]) -> lis
             going.append(parcel)
             behind.add(parcel.delivery.lane)
         elif parcel.delivery.lane not in behind:  # else it waits for the one before it
-            there = [one.link for one in parcel.wanted if one.link is not None]
-            nothing.append(Sent(parcel.delivery, there, parcel.note or "unchanged"))
+            kept = parcel.there(seen=False)
+            nothing.append(Sent(parcel.delivery, parcel.there(seen=True), kept, parcel.note or "unchanged"))
     if not going:
         return nothing
     keys = {key for parcel in going for one in parcel.due for key in referenced(one.resource)}
     with route.store.read() as c:
         linked = links.find_many(c, route.endpoint.id, keys)
-    references = {key: f"{link.resource_type}/{link.remote_id}" for key, link in linked.items()}
-    sending = Sending(route.ehr, route.endpoint, references | patients)
+    references = {
+        key: f"{link.resource_type}/{link.remote_id}"
+        for key, link in linked.items()
+        if link.deleted_at is None
+    }
+    sending = Sending(route.ehr, route.endpoint, references | patients, settle)
     sending.send(going)
     return nothing + sending.done

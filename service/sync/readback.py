@@ -23,8 +23,16 @@ class Unresolved(Exception):
     """A person must decide before this can be sent; the message says what."""
 
 
+class Changed(Exception):
+    """The EHR's users edited or deleted (`resource` None) something of ours that was not read yet."""
+
+    def __init__(self, type: str, id: str, resource: Json) -> None:
+        super().__init__(f"{type}/{id}")
+        self.type, self.id, self.resource = type, id, resource
+
+
 def read_back(ehr: Ehr, endpoint: Endpoint, parcels: list[Parcel]) -> tuple[list[Parcel], list[Any]]:
-    """The parcels with what the EHR holds now, and (parcel, Unresolved) of those that need a person."""
+    """The parcels with what the EHR holds now, and (parcel, error) of those that need a person or a look."""
     unknown = [one for parcel in parcels for one in parcel.wanted if one.link is None]
     found = find(
         ehr, [one.key for one in unknown], {one.key: one.resource["resourceType"] for one in unknown}
@@ -33,23 +41,23 @@ def read_back(ehr: Ehr, endpoint: Endpoint, parcels: list[Parcel]) -> tuple[list
     for parcel in parcels:
         try:
             ready.append(parcel.with_wanted(_agreed(ehr, endpoint, one, found) for one in parcel.wanted))
-        except Unresolved as error:
+        except (Unresolved, Changed) as error:
             stuck.append((parcel, error))
     return ready, stuck
 
 
 def _agreed(ehr: Ehr, endpoint: Endpoint, one: Wanted, found: Mapping[Key, list[Json]]) -> Wanted:
-    """It, linked to what the EHR holds now; Unresolved where somebody edited or deleted it there."""
+    """It, linked to what the EHR holds now; Changed where somebody edited or deleted it there."""
+    if one.link is not None and one.link.deleted_at is not None:
+        return one
     remote = _linked(ehr, one) if one.link is not None else _only(one, found.get(one.key, []))
     if remote is None:
         return one
     hashed, version = content_hash(remote), remote["meta"]["versionId"]
     agreed = one.link
     if agreed is not None and agreed.version_id != version and hashed not in (agreed.content_hash, one.hash):
-        raise Unresolved(
-            f"{remote['resourceType']}/{remote['id']} was edited in the EHR since: read it first"
-        )
-    return replace(one, link=link_of(endpoint, one.key, remote, hashed))
+        raise Changed(remote["resourceType"], remote["id"], remote)
+    return replace(one, link=link_of(endpoint, one.key, remote, hashed), seen=True)
 
 
 def _linked(ehr: Ehr, one: Wanted) -> Json:
@@ -58,7 +66,7 @@ def _linked(ehr: Ehr, one: Wanted) -> Json:
     try:
         return ehr.read(type, id)
     except Missing as error:
-        raise Unresolved(f"{type}/{id} was deleted in the EHR") from error
+        raise Changed(type, id, None) from error
 
 
 def _only(one: Wanted, held: list[Json]) -> Json | None:

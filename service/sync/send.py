@@ -6,7 +6,7 @@ entry never fails its neighbours. An answer counts only where each entry names t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,13 +28,19 @@ References = dict[Key, str]
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What became of a delivery: links of what the EHR holds now, or the error that it met."""
+    """What became of a delivery: links of what the EHR holds now, or the error that it met.
+
+    `kept` are links that the ledger had already: a poll may have renewed them meanwhile.
+    `again`: what stood in the way was read in, so it is due at once and no try is counted.
+    """
 
     delivery: Delivery
     links: Sequence[Link] = ()
+    kept: Sequence[Link] = ()
     note: str = ""
     status: int | None = None
     error: Exception | None = None
+    again: bool = False
 
 
 @dataclass
@@ -44,6 +50,7 @@ class Sending:
     ehr: Ehr
     endpoint: Endpoint
     references: References
+    settle: Callable[[Sequence[Sent]], None]
     done: list[Sent] = field(default_factory=list)
     failed: set[str] = field(default_factory=set)  # lanes
 
@@ -73,6 +80,9 @@ class Sending:
     def _halves(self, parcels: Sequence[Parcel]) -> None:
         middle = len(parcels) // 2
         self.send(parcels[:middle])
+        # Before the next request: what a poll reads meanwhile must know what we wrote.
+        self.settle(self.done)
+        self.done = []
         self.send(parcels[middle:])
 
     def _fail(self, parcels: Sequence[Parcel], error: Exception) -> None:
@@ -92,8 +102,8 @@ class Sending:
                 continue
             for link in made:
                 self.references[link.system, link.value] = f"{link.resource_type}/{link.remote_id}"
-            there = [one.link for one in parcel.wanted if one.is_there and one.link is not None]
-            self.done.append(Sent(parcel.delivery, [*there, *made], status=200))
+            links = [*parcel.there(seen=True), *made]
+            self.done.append(Sent(parcel.delivery, links, parcel.there(seen=False), status=200))
 
     def bundle(self, due: Sequence[Wanted]) -> Json:
         """The transaction of these resources; references lead into it, into the EHR, or stay logical."""

@@ -20,7 +20,8 @@ from mappings.dose_change import ALONE, chain, chain_resources, places
 from mappings.event import Event, is_retracted
 from mappings.identity import content_hash, resource_identity
 from service.chain import Damaged
-from service.store import events, links
+from service.store import conflicts, events, links
+from service.store.conflicts import Conflict
 from service.store.deliveries import Delivery
 from service.store.endpoints import Endpoint
 from service.store.events import StoredEvent
@@ -32,18 +33,29 @@ ONE_BY_ONE = ("Ambiguous", "Busy", "Bug")
 """Failures after which a delivery travels in ever smaller company: one of them may be to blame for all."""
 
 
+class Held(Exception):
+    """A conflict about the record is open."""
+
+    def __init__(self, conflict_id: int) -> None:
+        super().__init__(f"conflict {conflict_id}: a person must decide")
+        self.conflict_id = conflict_id
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A resource as the EHR should hold it, and what is known of it there."""
+    """A resource as the EHR should hold it, and what is known of it there; `seen`: read there just now."""
 
     key: Key
     resource: Json
     hash: str
     link: Link | None
+    seen: bool = False
 
     @property
     def is_there(self) -> bool:
-        return self.link is not None and self.link.content_hash == self.hash
+        """Also what was deleted there: it is never written again without a person's word."""
+        link = self.link
+        return link is not None and (link.deleted_at is not None or link.content_hash == self.hash)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +70,10 @@ class Parcel:
     @property
     def due(self) -> list[Wanted]:
         return [one for one in self.wanted if not one.is_there]
+
+    def there(self, *, seen: bool) -> list[Link]:
+        """The links of what is there already: `seen` just now, or as the ledger has it."""
+        return [w.link for w in self.wanted if w.is_there and w.link is not None and w.seen is seen]
 
     def with_wanted(self, wanted: Iterable[Wanted]) -> Parcel:
         return replace(self, wanted=tuple(wanted))
@@ -115,6 +131,7 @@ def _drafts(
     seqs = [delivery.event_seq for delivery in found]
     stored = events.by_seqs(c, endpoint.tenant_id, seqs)
     versions = events.other_versions(c, endpoint.tenant_id, seqs)
+    asked = conflicts.open_in_lanes(c, endpoint.id, {delivery.lane for delivery in found})
     drafts: list[Draft] = []
     taken: set[Key] = set()
     left: set[str] = set()  # lanes that go no further this time
@@ -128,7 +145,10 @@ def _drafts(
             left.add(delivery.lane)
             continue
         try:
-            draft = _draft(c, endpoint, delivery, _whole(of), versions.get(delivery.event_seq, []))
+            whole = _whole(of)
+            if (conflict := waits_for(c, whole.event, delivery, asked)) is not None:
+                raise Held(conflict)
+            draft = _draft(c, endpoint, delivery, whole, versions.get(delivery.event_seq, []))
             keys = set(draft.keys)
         except Exception as error:  # a bug with this one content: its neighbours go on
             failed(delivery, error)
@@ -148,6 +168,20 @@ def _whole(found: StoredEvent | Damaged) -> StoredEvent:
     if isinstance(found, Damaged):
         raise found
     return found
+
+
+def waits_for(c: Connection, event: Event, delivery: Delivery, asked: Sequence[Conflict]) -> int | None:
+    """The open conflict that this must wait for: its record's, or of a program in the same chain."""
+    for found in asked:
+        if found.lane != delivery.lane:
+            continue
+        if (found.source, found.event_id) == _name(event):
+            return found.id
+        if event["type"] == "dose-change":
+            other = events.find(c, delivery.tenant_id, found.source, found.event_id)
+            if other and other[-1].event["type"] == "dose-change":
+                return found.id
+    return None
 
 
 def _draft(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,13 +19,15 @@ from . import survey
 from .ehr import EhrError, HttpEhr
 from .outbox import LEASE, Keeper, step
 from .owner import is_gone, process_name
-from .patients import Patients
-from .pull import pull
+from .patient_cache import Patients
+from .pull import NOT_BELIEVED, pull
 from .push import Route
 
 Clock = Callable[[], datetime]
 IDLE_S = 0.5
 """How often a worker looks for what another process has accepted; what its own accepts rings a bell."""
+THOROUGH_S = 60.0
+"""How often to ask what was deleted, and to read patient by patient where a server cannot search by time."""
 SURVEY_S = 60.0
 """How often to look whether a server must be asked again what it can do (or did not answer)."""
 _STEPS = itertools.count()
@@ -54,18 +57,20 @@ def connect(endpoint: Endpoint) -> HttpEhr:
     return HttpEhr(endpoint.url, headers=endpoint.options.get("headers") or {})
 
 
-def sync_once(store: Store, endpoint: Endpoint, now: Clock) -> Result:
+def sync_once(store: Store, endpoint: Endpoint, now: Clock, *, accept_deletions: bool = False) -> Result:
     """Read what changed, deliver all that is due, and read again so that our own writes are known as such."""
     ehr = connect(endpoint)
     pulled: dict[str, int] = {}
     sent: dict[str, int] = {}
     try:
-        _add(pulled, pull(store, ehr, endpoint, now).counts)
+        _add(pulled, pull(store, ehr, endpoint, now, accept_deletions=accept_deletions).counts)
         while step := push_due(store, endpoint, ehr, now):
             _add(sent, step)
-        _add(pulled, pull(store, ehr, _fresh(store, endpoint), now).counts)
+        _add(pulled, pull(store, ehr, _fresh(store, endpoint), now, thorough=False).counts)
     except EhrError as error:
         return Result(pulled, sent, f"{type(error).__name__}: {error}")
+    if (number := pulled.get(NOT_BELIEVED, 0)) > 0:
+        return Result(pulled, sent, f"Emptied: {number} resources at once are said to be deleted there")
     return Result(pulled, sent)
 
 
@@ -181,20 +186,23 @@ class Runner:
 
     def _pull(self, id: int) -> None:
         ehr: HttpEhr | None = None
+        thorough_at = 0.0
         while not self._stop.is_set():
             endpoint: Endpoint | None = None
             try:
                 endpoint = self._endpoint(id)
                 if endpoint is not None:
                     ehr = ehr or connect(endpoint)
-                    self._pull_alone(ehr, endpoint)
+                    thorough = time.monotonic() >= thorough_at
+                    self._pull_alone(ehr, endpoint, thorough)
+                    thorough_at = time.monotonic() + THOROUGH_S if thorough else thorough_at
             except EhrError as error:
                 log.warning("pull failed", endpoint=id, error=type(error).__name__)
             except Exception:
                 log.exception("pull failed", endpoint=id)
             self._stop.wait(endpoint.options.get("poll_seconds", 5) if endpoint else 1)
 
-    def _pull_alone(self, ehr: HttpEhr, endpoint: Endpoint) -> None:
+    def _pull_alone(self, ehr: HttpEhr, endpoint: Endpoint, thorough: bool) -> None:
         """Poll, unless another worker does."""
         name, owner = f"pull/{endpoint.id}", step_name()
         with self._keeper.keep(owner):
@@ -204,7 +212,7 @@ class Runner:
             if fence is None:
                 return
             try:
-                pull(self._store, ehr, endpoint, self._now)
+                pull(self._store, ehr, endpoint, self._now, thorough=thorough)
             finally:
                 with self._store.write() as c:
                     leases.release(c, endpoint.tenant_id, name, fence, now=self._now())

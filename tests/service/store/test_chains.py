@@ -23,7 +23,7 @@ from service import chain, verify
 from service.chain import Damaged
 from service.store import audit, chains, deliveries, endpoints, events
 from service.store.deliveries import Outcome
-from service.store.engine import Store, migrate
+from service.store.engine import Store, StoreError, migrate
 from service.store.tables import audit as audit_table
 from service.store.tables import events as events_table
 
@@ -271,7 +271,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("flip") / "itb.db"
     store = Store(f"sqlite:///{path}")
     migrate(store)
-    fill(store, 60)
+    fill(store, 200)
     with store.write() as c:
         for event in EVERY.values():
             known = endpoints.every(c, 1)
@@ -289,9 +289,10 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def ledger_rows(path: Path) -> Any:
     """What the file says of events and audit; None where it cannot be read."""
     with contextlib.closing(sqlite3.connect(f"file:{path}?immutable=1", uri=True)) as c:
+        c.text_factory = bytes  # a flipped bit may leave what is no UTF-8
         try:
             return [c.execute(f"SELECT * FROM {name} ORDER BY 1").fetchall() for name in ("events", "audit")]
-        except sqlite3.DatabaseError:
+        except (sqlite3.DatabaseError, UnicodeDecodeError):  # also a message that names what was damaged
             return None
 
 
@@ -319,7 +320,7 @@ def flips(file: bytes, folder: Path, copies: int) -> Counter[str]:
 def is_detected(path: Path) -> bool:
     try:
         store = Store(f"sqlite:///{path}")
-    except DBAPIError:
+    except (DBAPIError, StoreError):
         return True
     try:
         return bool(wrong(store))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from sqlalchemy import Connection, event
 
 from mappings import exact_json, load_event
 from samples import CATHETER, DOSE_CHANGE, PATIENT, PUMP, REFILL, SERIAL, q
-from service.store import audit, deliveries, endpoints, events, keys, lanes, leases, links, remote
+from service.store import audit, conflicts, deliveries, endpoints, events, keys, lanes, leases, links, remote
 from service.store.deliveries import CHANGES, Outcome
 from service.store.engine import Store, migrate
 from service.store.lanes import Lease
@@ -263,14 +264,15 @@ def test_a_link_is_found_from_both_sides_and_replaced(store: Store) -> None:
 def test_a_remote_version_is_kept_once_with_its_outcome(store: Store) -> None:
     with store.write() as c:
         a = endpoints.add(c, 1, "a", "http://ehr.invalid", {}, now=NOW)
-        seen = RemoteVersion(1, a.id, "Device", "12", "3", "2025-01-01T00:00:00Z", "{}", "parked")
-        remote.add(c, seen, now=NOW)
-        assert remote.find(c, a.id, "Device", "12", "3") == seen
-        assert remote.find(c, a.id, "Device", "12", "4") is None
-        assert remote.search(c, a.id, outcome="parked") == [seen]
-        accept(c, REFILL)
-        remote.set_outcome(c, seen, "accepted", 1)
-        assert remote.search(c, a.id, outcome="parked") == []
+        first = RemoteVersion(1, a.id, "Device", "12", "3", "2025-01-01T00:00:00Z", '{"a": 1}', "h1", "echo")
+        anew = replace(first, raw='{"a": 2}', content_hash="h2", outcome="accepted")
+        remote.add(c, [first, anew], now=NOW)
+        assert remote.seen(c, a.id, "Device", ["12", "13"]) == {
+            ("12", "3", "h1"): "echo",
+            ("12", "3", "h2"): "accepted",
+        }
+        assert remote.raw_of(c, a.id, "Device", "12", "3") == '{"a": 2}'
+        assert remote.raw_of(c, a.id, "Device", "12", "4") is None
 
 
 def test_a_key_names_its_tenant_until_it_is_revoked(store: Store) -> None:
@@ -312,7 +314,11 @@ def test_an_endpoint_keeps_what_it_was_told_over_the_defaults(store: Store) -> N
         ("ix_deliveries_event", lambda c: deliveries.of_event(c, 1)),
         ("sqlite_autoindex_links_1", lambda c: links.find(c, 1, "s", "v")),
         ("ix_links_remote", lambda c: links.find_remote(c, 1, "Device", "1")),
-        ("sqlite_autoindex_remote_versions_1", lambda c: remote.find(c, 1, "Device", "1", "1")),
+        ("ix_links_remote", lambda c: links.of_remote(c, 1, "Device", ["1", "2"])),
+        ("sqlite_autoindex_remote_versions_1", lambda c: remote.seen(c, 1, "Device", ["1", "2"])),
+        ("sqlite_autoindex_remote_versions_1", lambda c: remote.raw_of(c, 1, "Device", "1", "1")),
+        ("ix_conflicts_record", lambda c: conflicts.open_of(c, 1, 1, "s", "i")),
+        ("ix_conflicts_lane", lambda c: conflicts.open_in_lane(c, 1, "x")),
         ("sqlite_autoindex_api_keys_1", lambda c: keys.caller(c, "key")),
     ],
 )

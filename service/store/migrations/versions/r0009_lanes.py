@@ -5,15 +5,15 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0006"
-down_revision = "0005"
+revision = "0009"
+down_revision = "0008"
 
 _FILL = """
 INSERT INTO lanes (tenant_id, endpoint_id, lane, due_at, until, fence)
 SELECT d.tenant_id, d.endpoint_id, d.lane,
        (SELECT CASE WHEN h.status = 'pending' THEN h.next_try_at END FROM deliveries h
         WHERE h.endpoint_id = d.endpoint_id AND h.lane = d.lane
-          AND h.status IN ('pending', 'failed', 'parked')
+          AND h.status IN ('pending', 'failed', 'parked') AND h.conflict_id IS NULL
         ORDER BY h.id LIMIT 1),
        NULL, 0
 FROM (SELECT DISTINCT tenant_id, endpoint_id, lane FROM deliveries) d

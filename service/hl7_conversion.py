@@ -1,0 +1,105 @@
+"""HL7 v2 messages in a stream to events or FHIR, and back; a bad one is an error of its own.
+
+Pure but for what the caller reads and writes. `Losses` is told what is lost there and back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mappings import MappingError, load_event
+from mappings.exact_json import dumps, lines, loads
+from mappings.hl7v2 import Message, SenderMap, parse, read, write
+from mappings.hl7v2.fhir import from_fhir, to_fhir
+from mappings.hl7v2.framing import framed, messages
+from mappings.hl7v2.rewrite import lost
+from mappings.stream import Converter
+from mappings.validate import validate
+
+from .conversion import Converted
+
+Json = Any
+Losses = Callable[[Json], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How messages are read and written: whose they are, how they stand in a stream, which ones are made."""
+
+    sender: SenderMap
+    frame: str = "text"
+    message: str = ""
+    source: str = "fhir"
+    original: bool = True
+
+
+def hl7_to_events(stream: Iterable[bytes], way: Way, losses: Losses | None = None) -> Iterator[Converted]:
+    """Messages to events; `losses` is told what of a message its events do not hold."""
+    for number, message, errors in _read(stream, way):
+        if message is None:
+            yield errors
+            continue
+        reading = read(message, way.sender)
+        if losses is not None:
+            losses(_account(number, message, [write(event, way.sender) for event in reading.events]))
+        out = tuple(dumps(event) for event in reading.events)
+        yield Converted(number, out, tuple(reading.errors), tuple(reading.notes))
+
+
+def hl7_to_fhir(stream: Iterable[bytes], way: Way, losses: Losses | None = None) -> Iterator[Converted]:
+    """Messages to transaction Bundles; `losses` is told what of a message does not come back."""
+    converter = Converter()
+    for number, message, errors in _read(stream, way):
+        if message is None:
+            yield errors
+            continue
+        made = to_fhir(message, way.sender, converter, original=way.original)
+        bad = [*made.errors, *(issue for bundle in made.bundles for issue in validate(bundle))]
+        if losses is not None:
+            back = [m for bundle in made.bundles for m in from_fhir(bundle, way.sender).messages]
+            losses(_account(number, message, back))
+        yield Converted(number, tuple(dumps(b) for b in made.bundles), tuple(bad), tuple(made.notes))
+
+
+def events_to_hl7(stream: Iterable[bytes], way: Way) -> Iterator[Converted]:
+    """Events (a line each) to messages."""
+    for number, line in lines(stream):
+        try:
+            message = write(load_event(loads(line)), way.sender, message=way.message)
+            yield Converted(number, (framed(message, way.frame),))
+        except MappingError as error:
+            yield Converted(number, (), tuple(error.issues))
+
+
+def fhir_to_hl7(stream: Iterable[bytes], way: Way) -> Iterator[Converted]:
+    """Bundles or resources (a line each) to messages."""
+    for number, line in lines(stream):
+        try:
+            made = from_fhir(loads(line), way.sender, source=way.source, message=way.message)
+            out = tuple(framed(message, way.frame) for message in made.messages)
+            yield Converted(number, out, tuple(made.errors), tuple(made.notes))
+        except MappingError as error:
+            yield Converted(number, (), tuple(error.issues))
+
+
+def _read(stream: Iterable[bytes], way: Way) -> Iterator[tuple[int, Message | None, Converted]]:
+    for number, data in messages(stream):
+        try:
+            if isinstance(data, MappingError):
+                raise data
+            yield number, parse(data, charset=way.sender.charset), Converted(number, ())
+        except MappingError as error:
+            yield number, None, Converted(number, (), tuple(error.issues))
+
+
+def _account(number: int, message: Message, written: list[Message]) -> Json:
+    """What of the message stands in none of those that were written for it."""
+    missing = [{(i.path, i.rule) for i in lost(message, one)} for one in written]
+    gone = set.intersection(*missing) if missing else {("$", "lost")}
+    return {
+        "message": number,
+        "control_id": message.field("MSH", 10),
+        "lost": [{"path": path, "rule": rule} for path, rule in sorted(gone)],
+    }

@@ -1,0 +1,370 @@
+"""What both sides agree on about a record: kept, merged anew, or asked of a person. Within one transaction.
+
+The base of a merge is what the EHR told when it was last read or written (`links`); for a write of ours whose
+answer was lost, the version that the resource itself names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from mappings import Issue, MappingError, identity
+from mappings.bundle import encode
+from mappings.codes import sid
+from mappings.event import Event, is_retracted, lane_key, load_event, telling_of, version
+from mappings.exact_json import dumps, loads
+from mappings.identity import content_hash, resource_identity
+from service.intake import admit
+from service.store import audit, conflicts, deliveries, endpoints, events, links
+from service.store.conflicts import Conflict
+from service.store.endpoints import Endpoint
+from service.store.events import StoredEvent
+from service.store.links import Link
+from service.store.times import stamp
+
+from .merge import DOSE_TYPES, Difference, Merged, differences, merge, needs_two
+from .reading import Told, record_of, telling_link
+
+Json = Any
+Outcome = tuple[str, int | None]
+
+
+def accept(c: Connection, endpoint: Endpoint, told: Told, now: datetime) -> Outcome:
+    """(outcome, ledger row) of what an EHR tells now; raises `MappingError` where the ledger contradicts it.
+
+    accepted: a new record; corrected: theirs is the new version; merged: a new version of both; kept: ours
+    stands and is written again; unchanged: they say the same; conflict: a person is asked.
+    """
+    link = links.find_remote(c, endpoint.id, told.resource["resourceType"], told.resource["id"])
+    theirs, known = _identified(c, endpoint, told.event, link)
+    if not known:
+        done = _admit(c, endpoint, theirs, now)
+        _save_link(c, endpoint, told.resource, theirs, done.seq, now)
+        return done.outcome, done.seq
+    ours = known[-1]
+    if ours.event["patient"] in told.people:
+        theirs = load_event({**theirs, "patient": ours.event["patient"]})  # by another name
+    base = _base(link, theirs, known)
+    merged = merge(base, ours.event, theirs, their_record=theirs["source"] == endpoint.name)
+    if merged.asked:
+        return _ask(c, endpoint, told, theirs, ours, base, merged, now)
+    settle(c, endpoint, (theirs["source"], theirs["id"]), now)
+    return conclude(c, endpoint, told.resource, theirs, ours, merged, now)
+
+
+def conclude(
+    c: Connection,
+    endpoint: Endpoint,
+    resource: Json,
+    theirs: Event,
+    ours: StoredEvent,
+    merged: Merged,
+    now: datetime,
+    actor: str | None = None,
+) -> Outcome:
+    """Make it so: a new version where the merge differs from ours, a delivery where it does from theirs."""
+    theirs = load_event({**theirs, "version": version(ours.event) + 1})
+    event = load_event({**merged.event, "version": version(ours.event) + 1})
+    differs = content(event) != content(ours.event)
+    agrees = not differences(None, event, theirs)
+    outcome: str
+    seq: int | None
+    if not differs:
+        outcome, seq, event = ("unchanged" if agrees else "kept"), ours.seq, ours.event
+    else:
+        done = _admit(c, endpoint, event, now, actor)
+        outcome, seq = ("corrected" if agrees else "merged"), done.seq
+    _save_link(c, endpoint, resource, None if agrees else theirs, seq, now)
+    if seq is not None and (not agrees or (differs and len(encode(event)) > 1)):
+        # The rest of what the record is told by must follow, also in the EHR that changed it.
+        deliveries.again(c, endpoint.tenant_id, event, seq, endpoint.id, at=stamp(now))
+    _note(c, endpoint, ours.event, merged, outcome, now)
+    return outcome, seq
+
+
+def correct(c: Connection, endpoint: Endpoint, event: Event, now: datetime, actor: str) -> None:
+    """A new version that a person decided on; every EHR gets it, that one too."""
+    done = _admit(c, endpoint, event, now, actor)
+    if done.seq is not None:
+        deliveries.again(c, endpoint.tenant_id, event, done.seq, endpoint.id, at=stamp(now))
+
+
+def overwrite(c: Connection, endpoint: Endpoint, resource: Json, now: datetime) -> None:
+    """The version of a linked resource that may be written over: a person has seen it."""
+    link = links.find_remote(c, endpoint.id, resource["resourceType"], resource["id"])
+    if link is not None:
+        seen = str(resource.get("meta", {}).get("versionId", ""))
+        links.save(c, replace(link, version_id=seen, content_hash=content_hash(resource)), now=now)
+
+
+def ask_again(
+    c: Connection, endpoint: Endpoint, conflict: Conflict, ours: StoredEvent, now: datetime
+) -> None:
+    """Our side of an open conflict has a new version: what is asked now, or nothing any more."""
+    if conflict.kind != "edited":
+        conflicts.save(c, replace(conflict, ours_seq=ours.seq, proposal=None, proposed_by=None), now=now)
+        return
+    theirs = load_event(conflict.theirs)
+    base = load_event(conflict.base) if conflict.base is not None else None
+    merged = merge(base, ours.event, theirs, their_record=theirs["source"] == endpoint.name)
+    if not merged.asked:
+        settle(c, endpoint, (conflict.source, conflict.event_id), now)
+        conclude(c, endpoint, loads(conflict.raw or "{}"), theirs, ours, merged, now)
+        return
+    asked = replace(
+        conflict,
+        ours_seq=ours.seq,
+        fields=[_field(one) for one in merged.asked],
+        two_persons=needs_two(ours.event["type"], merged.asked),
+        proposal=None,
+        proposed_by=None,
+    )
+    conflicts.save(c, asked, now=now)
+
+
+def settle(c: Connection, endpoint: Endpoint, name: tuple[str, str] | None, now: datetime) -> None:
+    """The sides agree about a record: a conflict that was open about it has gone by itself."""
+    if name is None:
+        return
+    found = conflicts.open_of(c, endpoint.id, endpoint.tenant_id, *name)
+    if found is not None:
+        conflicts.close(c, found.id, "withdrawn", now=now)
+        _audit(c, endpoint, found, "withdrawn", "the sides agree again", now)
+
+
+def content(event: Event) -> bytes:
+    """What an event says, apart from which version it is."""
+    return dumps({k: v for k, v in event.items() if k != "version"})
+
+
+def _identified(
+    c: Connection, endpoint: Endpoint, told: Event, link: Link | None
+) -> tuple[Event, list[StoredEvent]]:
+    """The event under the identity it has here, and its versions."""
+    was = record_of(c, endpoint, link) if link is not None else None
+    known = events.find(c, endpoint.tenant_id, told["source"], told["id"])
+    if was is not None and (told["source"], told["id"]) != was:
+        if known or told["source"] != endpoint.name:
+            raise MappingError([Issue("identifier", "identity", "names another record than this one was")])
+        # An EHR may number its own records anew: a resource stays the record it was.
+        told = load_event({**told, "source": was[0], "id": was[1]})
+        known = events.find(c, endpoint.tenant_id, *was)
+    if known or told["source"] == endpoint.name:
+        return told, known
+    own = f"{told['source']}.{told['id']}"
+    told = load_event({**told, "source": endpoint.name, "id": own})
+    return told, events.find(c, endpoint.tenant_id, endpoint.name, own)
+
+
+def _base(link: Link | None, theirs: Event, known: list[StoredEvent]) -> Event | None:
+    named = next((one for one in known if one.version == version(theirs)), None)
+    agreed = next((one for one in known if link is not None and one.seq == link.event_seq), None)
+    if named is not None and agreed is not None and named.version > agreed.version:
+        return named.event  # we wrote it, and its answer is not noted yet
+    if link is not None and link.told is not None:
+        return load_event(loads(link.told))
+    if link is not None and link.event_seq is not None:
+        return agreed.event if agreed is not None else None
+    return named.event if named is not None else None
+
+
+def _admit(
+    c: Connection, endpoint: Endpoint, event: Event, now: datetime, actor: str | None = None
+) -> events.Accepted:
+    return admit(
+        c,
+        endpoint.tenant_id,
+        event,
+        received_at=now,
+        actor=actor or endpoint.name,
+        endpoints=endpoints.every(c, endpoint.tenant_id),
+        origin=endpoint.name,
+    )
+
+
+def _identity(resource: Json, told: Event) -> tuple[str, str]:
+    try:
+        return resource_identity(resource)
+    except ValueError:
+        told_by = telling_of(resource)
+        assert told_by is not None
+        return sid(told_by[0].kind), identity.business_value(told["source"], told["id"])
+
+
+def _save_link(
+    c: Connection, endpoint: Endpoint, resource: Json, told: Event | None, seq: int | None, now: datetime
+) -> None:
+    """What the EHR holds is what was last agreed: `told`, or the event in the ledger's row `seq`."""
+    stored = events.by_seq(c, endpoint.tenant_id, seq) if seq is not None else None
+    about = told or (stored.event if stored is not None else None)
+    assert about is not None
+    key = _identity(resource, about)
+    same = told is None or stored is None or content(told) == content(stored.event)
+    link = Link(
+        tenant_id=endpoint.tenant_id,
+        endpoint_id=endpoint.id,
+        system=key[0],
+        value=key[1],
+        resource_type=resource["resourceType"],
+        remote_id=resource["id"],
+        version_id=str(resource.get("meta", {}).get("versionId", "")),
+        content_hash=content_hash(resource),
+        event_seq=seq,
+        told=None if same else dumps(told).decode(),
+    )
+    links.save(c, link, now=now)
+
+
+# --- asking ---------------------------------------------------------------------------------------------
+
+
+def _ask(
+    c: Connection,
+    endpoint: Endpoint,
+    told: Told,
+    theirs: Event,
+    ours: StoredEvent,
+    base: Event | None,
+    merged: Merged,
+    now: datetime,
+) -> Outcome:
+    asked = Conflict(
+        tenant_id=endpoint.tenant_id,
+        endpoint_id=endpoint.id,
+        kind="edited",
+        source=theirs["source"],
+        event_id=theirs["id"],
+        lane=lane_key(ours.event),
+        base=base,
+        ours_seq=ours.seq,
+        resource_type=told.resource["resourceType"],
+        remote_id=told.resource["id"],
+        version_id=str(told.resource.get("meta", {}).get("versionId", "")),
+        theirs=theirs,
+        raw=dumps(told.resource).decode(),
+        fields=[_field(one) for one in merged.asked],
+        two_persons=needs_two(ours.event["type"], merged.asked),
+    )
+    saved = conflicts.save(c, asked, now=now)
+    _audit(c, endpoint, saved, "conflict", _paths(merged.asked), now)
+    return "conflict", None
+
+
+def ask_deleted(c: Connection, endpoint: Endpoint, name: tuple[str, str], link: Link, now: datetime) -> str:
+    """A resource of a record is gone in the EHR: the record stays, and a person says what that means."""
+    ours = events.find(c, endpoint.tenant_id, *name)[-1]
+    if is_retracted(ours.event):
+        return "deleted"  # both sides say that it should not be there
+    telling = telling_link(c, endpoint, link)
+    is_record = telling is None or telling.remote_id == link.remote_id
+    kind = "deleted" if is_record else "rewritten"
+    _ask_about(c, endpoint, kind, name, ours, link, None, now, "deleted")
+    return "deleted"
+
+
+def ask_rewritten(
+    c: Connection,
+    endpoint: Endpoint,
+    name: tuple[str, str],
+    resource: Json,
+    now: datetime,
+    why: str = "edited",
+) -> str:
+    """What follows from a record (a segment, a flag) was edited there, or the record to what cannot be read.
+
+    Only the record itself, as it stands here, can be written again.
+    """
+    ours = events.find(c, endpoint.tenant_id, *name)[-1]
+    link = links.find_remote(c, endpoint.id, resource["resourceType"], resource["id"])
+    assert link is not None
+    _ask_about(c, endpoint, "rewritten", name, ours, link, resource, now, why)
+    return "conflict"
+
+
+def _ask_about(
+    c: Connection,
+    endpoint: Endpoint,
+    kind: str,
+    name: tuple[str, str],
+    ours: StoredEvent,
+    link: Link,
+    resource: Json,
+    now: datetime,
+    why: str,
+) -> None:
+    known = conflicts.open_of(c, endpoint.id, endpoint.tenant_id, *name)
+    if known is not None and known.kind == "deleted":
+        return
+    place = {"path": f"{link.resource_type}/{link.remote_id}", "owner": "dose", "base": None}
+    asked = Conflict(
+        tenant_id=endpoint.tenant_id,
+        endpoint_id=endpoint.id,
+        kind=kind,
+        source=name[0],
+        event_id=name[1],
+        lane=lane_key(ours.event),
+        base=None,
+        ours_seq=ours.seq,
+        resource_type=link.resource_type,
+        remote_id=link.remote_id,
+        version_id=str(resource["meta"].get("versionId", "")) if resource else None,
+        theirs=None,
+        raw=dumps(resource).decode() if resource else None,
+        fields=[place | {"ours": "there", "theirs": why}],
+        two_persons=ours.event["type"] in DOSE_TYPES,
+    )
+    saved = conflicts.save(c, asked, now=now)
+    _audit(c, endpoint, saved, "conflict", f"{place['path']} {why}", now)
+
+
+def _field(one: Difference) -> Json:
+    changed = one.changed.value if one.changed is not None else None
+    return {
+        "path": one.path,
+        "owner": one.owner.value,
+        "changed": changed,
+        "base": one.base,
+        "ours": one.ours,
+        "theirs": one.theirs,
+    }
+
+
+def _paths(found: tuple[Difference, ...]) -> str:
+    return ", ".join(one.path for one in found)
+
+
+def _note(
+    c: Connection, endpoint: Endpoint, event: Event, merged: Merged, outcome: str, now: datetime
+) -> None:
+    """Which side's value was taken field by field, where that was not obvious; never the values."""
+    if outcome in ("unchanged", "corrected") and not merged.overruled:
+        return
+    told = [f"theirs: {_paths(merged.taken)}"] if merged.taken else []
+    told += [f"changed on both sides: {_paths(merged.overruled)}"] if merged.overruled else []
+    audit.write(
+        c,
+        endpoint.tenant_id,
+        at=stamp(now),
+        actor=endpoint.name,
+        action=outcome,
+        subject=f"event/{event['source']}/{event['id']}",
+        detail="; ".join(told) or "ours stands",
+    )
+
+
+def _audit(
+    c: Connection, endpoint: Endpoint, conflict: Conflict, action: str, detail: str, now: datetime
+) -> None:
+    audit.write(
+        c,
+        endpoint.tenant_id,
+        at=stamp(now),
+        actor=endpoint.name,
+        action=action,
+        subject=f"conflict/{conflict.id}",
+        detail=detail,
+    )

@@ -1,0 +1,300 @@
+"""What was read in an EHR comes into the ledger: an echo, a new record, a correction, a merge, a conflict.
+
+Reading calls the EHR and comes first; then one transaction takes in a whole page. A version is taken in once.
+An edit of something we hold is read again before it is believed: the page may be older than our last write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from mappings import Issue, MappingError
+from mappings.bundle import is_telling
+from mappings.exact_json import dumps, loads
+from mappings.identity import content_hash, resource_identity
+from service.chain import Damaged
+from service.store import audit, links, remote
+from service.store.endpoints import Endpoint
+from service.store.engine import Store
+from service.store.links import Link
+from service.store.remote import RemoteVersion
+from service.store.times import stamp
+
+from . import agreement
+from .ehr import Ehr, Missing
+from .reading import Reader, Told, record_of
+
+Json = Any
+Clock = Callable[[], datetime]
+DAMAGED = MappingError([Issue("the ledger's row", "damaged", "is not what was written (itb verify)")])
+GONE = "gone"
+"""The version of a resource that is not there any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A version that was not seen before, the link there was when it was read, and what it tells."""
+
+    seen: RemoteVersion
+    resource: Json
+    link: Link | None
+    told: Told | None = None
+    error: MappingError | None = None
+    echo: bool = False
+
+
+def take(
+    store: Store,
+    ehr: Ehr,
+    reader: Reader,
+    endpoint: Endpoint,
+    resources: Iterable[Json],
+    now: Clock,
+    also: Callable[[Connection], None] | None = None,
+) -> dict[str, int]:
+    """Take in versions of resources; how many became what. Raises `EhrError` with none of them taken in.
+
+    `also` is done in the same transaction.
+    """
+    arrived = _read(store, ehr, reader, endpoint, list(resources))
+    counts: dict[str, int] = {}
+    if not arrived and also is None:
+        return counts
+    with store.write() as c:
+        known = _seen(c, endpoint, [one.resource for one in arrived])
+        kept: list[RemoteVersion] = []
+        for one in arrived:
+            if _key(one.seen) in known:
+                continue
+            known[_key(one.seen)] = ""
+            taken = _take(c, endpoint, one, now)
+            if taken is not None:
+                kept.append(taken)
+                name = taken.outcome.partition(":")[0]
+                counts[name] = counts.get(name, 0) + 1
+        remote.add(c, kept, now=now())
+        if also is not None:
+            also(c)
+    return counts
+
+
+# --- reading: calls the EHR, no transaction is open -----------------------------------------------------
+
+
+def _read(store: Store, ehr: Ehr, reader: Reader, endpoint: Endpoint, resources: list[Json]) -> list[Arrival]:
+    with store.read() as c:
+        seen = _seen(c, endpoint, resources)
+        known = _links(c, endpoint, resources)
+    arrived = []
+    for resource in resources:
+        version = _version(endpoint, resource)
+        if _key(version) in seen:
+            continue
+        link = known.get((version.resource_type, version.remote_id))
+        arrived.append(Arrival(version, resource, link, echo=_is_echo(link, version)))
+    arrived = [one for old in arrived if (one := _current(ehr, endpoint, old)) is not None]
+    reader.prepare([one.resource for one in arrived if _must_be_read(one)])
+    return [_told(reader, one) if _must_be_read(one) else one for one in arrived]
+
+
+def _current(ehr: Ehr, endpoint: Endpoint, one: Arrival) -> Arrival | None:
+    """The arrival itself, or for an edit of something we hold what the EHR says of it now."""
+    if one.echo or (one.link is None and not _is_ours(one.resource)):
+        return one
+    try:
+        now = ehr.read(one.seen.resource_type, one.seen.remote_id)
+    except Missing:
+        return None  # `take_deletion` is told of it
+    version = _version(endpoint, now)
+    return replace(one, seen=version, resource=now, echo=_is_echo(one.link, version))
+
+
+def _is_ours(resource: Json) -> bool:
+    try:
+        resource_identity(resource)
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return False
+    return True
+
+
+def _is_echo(link: Link | None, version: RemoteVersion) -> bool:
+    return link is not None and (
+        link.version_id == version.version_id or link.content_hash == version.content_hash
+    )
+
+
+def _must_be_read(one: Arrival) -> bool:
+    if one.echo and one.link is not None:  # else the EHR changed what we wrote, while it stored it
+        return one.link.content_hash != one.seen.content_hash and is_telling(one.resource)
+    return one.link is not None or is_telling(one.resource)
+
+
+def _told(reader: Reader, one: Arrival) -> Arrival:
+    try:
+        if is_telling(one.resource) or one.link is None:
+            return replace(one, told=reader.told(one.resource))
+        return replace(one, told=reader.told_by_part(one.resource, one.link))
+    except MappingError as error:
+        return replace(one, error=error)
+    except Damaged:
+        return replace(one, error=DAMAGED)
+
+
+def _version(endpoint: Endpoint, resource: Json) -> RemoteVersion:
+    meta = resource.get("meta", {})
+    return RemoteVersion(
+        tenant_id=endpoint.tenant_id,
+        endpoint_id=endpoint.id,
+        resource_type=resource["resourceType"],
+        remote_id=resource["id"],
+        version_id=str(meta.get("versionId", "")),
+        last_updated=meta.get("lastUpdated"),
+        raw=dumps(resource).decode(),
+        content_hash=content_hash(resource),
+        outcome="",
+    )
+
+
+def _key(version: RemoteVersion) -> tuple[str, str, str, str]:
+    return version.resource_type, version.remote_id, version.version_id, version.content_hash
+
+
+def _by_type(resources: list[Json]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for resource in resources:
+        found.setdefault(resource["resourceType"], []).append(resource["id"])
+    return found
+
+
+def _seen(c: Connection, endpoint: Endpoint, resources: list[Json]) -> dict[tuple[str, str, str, str], str]:
+    return {
+        (type, *key): outcome
+        for type, ids in _by_type(resources).items()
+        for key, outcome in remote.seen(c, endpoint.id, type, ids).items()
+    }
+
+
+def _links(c: Connection, endpoint: Endpoint, resources: list[Json]) -> dict[tuple[str, str], Link]:
+    return {
+        (type, id): link
+        for type, ids in _by_type(resources).items()
+        for id, link in links.of_remote(c, endpoint.id, type, ids).items()
+    }
+
+
+# --- taking in: one transaction -------------------------------------------------------------------------
+
+
+def _take(c: Connection, endpoint: Endpoint, one: Arrival, now: Clock) -> RemoteVersion | None:
+    """The version with what became of it; None when it must be read again."""
+    link = links.find_remote(c, endpoint.id, one.seen.resource_type, one.seen.remote_id)
+    if link is not None and (one.link is None or link.version_id != one.link.version_id):
+        if not _is_echo(link, one.seen):
+            return None  # we wrote it meanwhile: what was read may be older than that
+        one = replace(one, echo=True)
+    if one.echo and link is not None:
+        return _take_echo(c, endpoint, one, link, now)
+    if one.error is not None:
+        return _take_refused(c, endpoint, one, one.error, now)
+    if one.told is None and link is None:
+        return replace(one.seen, outcome="ignored", raw="")
+    try:
+        if link is not None and (one.told is None or not is_telling(one.resource)):
+            outcome, seq = _take_part(c, endpoint, one, link, now)
+        else:
+            assert one.told is not None
+            outcome, seq = agreement.accept(c, endpoint, one.told, now())
+    except MappingError as error:
+        return _take_refused(c, endpoint, one, error, now)
+    except Damaged:
+        return replace(one.seen, outcome=_refused(DAMAGED))
+    if one.told is not None and one.told.notes and outcome != "unchanged":
+        at = stamp(now())
+        audit.converted(c, endpoint.tenant_id, one.told.event, one.told.notes, at=at, actor=endpoint.name)
+    return replace(one.seen, outcome=outcome, event_seq=seq)
+
+
+def _take_refused(
+    c: Connection, endpoint: Endpoint, one: Arrival, error: MappingError, now: Clock
+) -> RemoteVersion:
+    """Kept and named; where it was a record of ours that was edited so, a person is asked."""
+    outcome = _refused(error)
+    if error is DAMAGED:
+        return replace(one.seen, outcome=outcome)
+    link = links.find_remote(c, endpoint.id, one.seen.resource_type, one.seen.remote_id)
+    name = record_of(c, endpoint, link) if link is not None else None
+    if name is not None and name[0] != endpoint.name:
+        agreement.ask_rewritten(c, endpoint, name, one.resource, now(), outcome)
+    return replace(one.seen, outcome=outcome)
+
+
+def _refused(error: MappingError) -> str:
+    return "refused: " + "; ".join(f"{i.path} {i.rule}" for i in error.issues)
+
+
+def _take_echo(c: Connection, endpoint: Endpoint, one: Arrival, link: Link, now: Clock) -> RemoteVersion:
+    """Nothing new; but an EHR that left something out of what we wrote says less than we did."""
+    told = link.told
+    if link.content_hash != one.seen.content_hash and one.told is not None:
+        told = dumps(one.told.event).decode()
+    links.save(c, replace(link, version_id=one.seen.version_id, told=told, deleted_at=None), now=now())
+    agreement.settle(c, endpoint, record_of(c, endpoint, link), now())
+    return replace(one.seen, outcome="echo")
+
+
+def _take_part(
+    c: Connection, endpoint: Endpoint, one: Arrival, link: Link, now: Clock
+) -> tuple[str, int | None]:
+    """An edit of what belongs to a record: the record is told anew; what only follows from it is asked."""
+    outcome: str = "unchanged"
+    seq: int | None = None
+    if one.told is not None:
+        outcome, seq = agreement.accept(c, endpoint, one.told, now())
+    if outcome == "unchanged":
+        before = remote.raw_of(c, endpoint.id, link.resource_type, link.remote_id, link.version_id or "")
+        name = record_of(c, endpoint, link)
+        if name is not None and not (before and only_more(loads(before), one.resource)):
+            return agreement.ask_rewritten(c, endpoint, name, one.resource, now()), None
+    saved = replace(link, version_id=one.seen.version_id, content_hash=one.seen.content_hash)
+    links.save(c, replace(saved, deleted_at=None), now=now())
+    return outcome, seq
+
+
+def only_more(before: Json, after: Json) -> bool:
+    """Whether all that was said before is said still, and perhaps more; id, meta and narrative aside."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        kept = before.keys() - {"id", "meta", "text"}
+        return all(key in after and only_more(before[key], after[key]) for key in kept)
+    if isinstance(before, list) and isinstance(after, list):
+        return all(any(only_more(item, other) for other in after) for item in before)
+    return bool(before == after)
+
+
+# --- what is gone ---------------------------------------------------------------------------------------
+
+
+def take_deletion(c: Connection, endpoint: Endpoint, type: str, id: str, now: datetime) -> str:
+    """A resource is gone, as the EHR said of this id: a tombstone, and a person is asked. The outcome."""
+    link = links.find_remote(c, endpoint.id, type, id)
+    if link is None:
+        return "ignored"
+    if link.deleted_at is not None:
+        return "unchanged"
+    links.set_deleted(c, endpoint.id, type, id, at=stamp(now))
+    seen = RemoteVersion(endpoint.tenant_id, endpoint.id, type, id, GONE, None, "", stamp(now), "deleted")
+    remote.add(c, [seen], now=now)
+    name = record_of(c, endpoint, link)
+    return agreement.ask_deleted(c, endpoint, name, link, now) if name is not None else "deleted"
+
+
+def refusal(store: Store, endpoint: Endpoint, resource: Json) -> str | None:
+    """Why this version was refused, if it was."""
+    with store.read() as c:
+        outcome = _seen(c, endpoint, [resource]).get(_key(_version(endpoint, resource)), "")
+    name, _, why = outcome.partition(": ")
+    return why if name == "refused" else None
