@@ -13,6 +13,8 @@ PIP := -m pip --disable-pip-version-check --no-input
 
 INSTALLED := $(VENV)/.installed
 HAPI_BUILT := $(HAPI)/target/classpath
+RIVAL := benchmarks/linuxforhealth
+RIVAL_BUILT := $(RIVAL)/target/classpath
 HAPI_HL7 := fixtures/hapi-hl7
 HAPI_HL7_BUILT := $(HAPI_HL7)/target/classpath
 
@@ -89,7 +91,11 @@ chaos-hapi: need-python need-java install hapi-build ## the same on a real HAPI 
 check-image: install-runtime install ## what the image would run, run here: its command, its health check
 	ITB_IMAGE_PREFIX=$(abspath $(PREFIX)) $(BIN)/python -m pytest tests/image/check_image.py
 
-bench: install hapi-build ## every benchmark, beside its rival in the same run
+$(RIVAL_BUILT): $(RIVAL)/pom.xml $(shell find $(RIVAL)/src -type f) | need-java
+	cd $(RIVAL) && mvn --batch-mode --quiet -Dstyle.color=never compile jar:jar dependency:build-classpath
+	@touch $@
+
+bench: install hapi-build $(RIVAL_BUILT) ## every benchmark, beside its rival in the same run
 	@set -e; for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark; done
 
 golden: install ## write golden files that are not there yet; FORCE=1 rewrites all, for you to read the diff
@@ -147,4 +153,4 @@ $(PREFIX)/.installed: $(WHEEL) requirements.lock
 	@touch $@
 
 clean: ## everything that was made, but the virtual environment
-	rm -rf build dist *.egg-info $(HAPI)/target $(HAPI_HL7)/target .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist *.egg-info $(HAPI)/target $(HAPI_HL7)/target $(RIVAL)/target .mypy_cache .ruff_cache .pytest_cache .hypothesis

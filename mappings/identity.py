@@ -40,7 +40,8 @@ KINDS = {
     "MedicationStatement": ("medicine-tried",),
     "Task": ("follow-up",),
     "Appointment": ("follow-up",),
-    "DocumentReference": ("record",),
+    "DocumentReference": ("record", "report"),
+    "MedicationDispense": ("dispense",),
 }
 """The kinds of business identifier by which a resource of each type is one of ours."""
 _SYSTEMS = {type: frozenset(sid(kind) for kind in kinds) for type, kinds in KINDS.items()}

@@ -19,6 +19,7 @@ from . import api, docs, health, problems
 from .api.described import COMPONENTS, FIELD_TYPES
 from .fhir.bulk import blueprint as bulk_blueprint
 from .fhir.routes import blueprint as fhir_blueprint
+from .hooks import blueprint as hooks_blueprint
 from .intake import OUTCOMES
 from .senders import senders
 from .settings import Settings, SettingsError
@@ -28,8 +29,8 @@ from .store.tables import DEFAULT_TENANT
 from .telemetry import Metrics, make_log, where
 from .web import Clock, Services, services
 
-OPEN = ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs")
-"""What needs no key: probes, and what is the same for everybody. Everything else needs one."""
+OPEN = ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/hooks")
+"""What needs no key: probes, what is the same for everybody, and hooks, which have a secret of their own."""
 
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -78,7 +79,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> Flask:
     _describe(described)
     for blueprint in api.BLUEPRINTS:
         described.register_blueprint(blueprint)
-    for plain in (health.blueprint, docs.blueprint, fhir_blueprint, bulk_blueprint):
+    for plain in (health.blueprint, docs.blueprint, fhir_blueprint, bulk_blueprint, hooks_blueprint):
         app.register_blueprint(plain)
     app.register_error_handler(HTTPException, _failed)  # after Api(), which registers its own
     app.register_error_handler(Exception, _failed)

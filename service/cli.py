@@ -13,7 +13,7 @@ from mappings.exact_json import dumps, lines
 from mappings.fields import issues_of
 from mappings.identity import SOURCE
 
-from . import cli_deliveries, conversion
+from . import cli_deliveries, cli_hooks, conversion
 from .administration import COMMANDS as ADMINISTRATION
 from .cli_conflicts import COMMANDS as CONFLICTS
 from .cli_servers import COMMANDS as SERVERS
@@ -261,8 +261,9 @@ def endpoints_list() -> None:
 
 
 main.add_command(cli_deliveries.deliveries)
-for _command in cli_deliveries.OF_ENDPOINTS:
+for _command in (*cli_deliveries.OF_ENDPOINTS, *cli_hooks.OF_ENDPOINTS):
     endpoints.add_command(_command)
+
 
 # --- running --------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from mappings import MappingError, load_event
 from mappings.exact_json import dumps, lines, loads
-from mappings.hl7v2 import Message, SenderMap, parse, read, write
+from mappings.hl7v2 import Message, Reading, SenderMap, parse, read, write, write_update
 from mappings.hl7v2.fhir import from_fhir, to_fhir
 from mappings.hl7v2.framing import framed, messages
 from mappings.hl7v2.rewrite import lost
@@ -43,8 +43,8 @@ def hl7_to_events(stream: Iterable[bytes], way: Way, losses: Losses | None = Non
             continue
         reading = read(message, way.sender)
         if losses is not None:
-            losses(_account(number, message, [write(event, way.sender) for event in reading.events]))
-        out = tuple(dumps(event) for event in reading.events)
+            losses(_account(number, message, _written(reading, way.sender)))
+        out = tuple(dumps(told) for told in (*reading.events, *reading.updates))
         yield Converted(number, out, tuple(reading.errors), tuple(reading.notes))
 
 
@@ -92,6 +92,11 @@ def _read(stream: Iterable[bytes], way: Way) -> Iterator[tuple[int, Message | No
             yield number, parse(data, charset=way.sender.charset), Converted(number, ())
         except MappingError as error:
             yield number, None, Converted(number, (), tuple(error.issues))
+
+
+def _written(reading: Reading, sender: SenderMap) -> list[Message]:
+    written = [write(event, sender) for event in reading.events]
+    return written + [write_update(update, sender) for update in reading.updates]
 
 
 def _account(number: int, message: Message, written: list[Message]) -> Json:

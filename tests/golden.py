@@ -90,7 +90,8 @@ def message(path: Path) -> hl7v2.Message:
 
 def reading(found: hl7v2.Reading) -> dict[str, Any]:
     """What was read, as it stands in a golden file."""
-    return {"events": found.events, "notes": listed(found.notes)}
+    told = {"updates": found.updates} if found.updates else {"events": found.events}
+    return {**told, "notes": listed(found.notes)}
 
 
 def pretty(value: Any) -> str:
@@ -114,7 +115,8 @@ def main(force: bool) -> None:
     pairs += [(sibling(p, ".problem.json"), lambda p=p: problem(p)) for p in REFUSED]
     for p in HL7:
         read = hl7v2.read(message(p), sender())
-        suffix, made = (".read.json", reading(read)) if p.parent.name == "read" else (".problem.json", None)
+        refused = p.parent.name == "refused"
+        suffix, made = (".problem.json", None) if refused else (".read.json", reading(read))
         pairs.append((sibling(p, suffix), lambda made=made, read=read: made or listed(read.errors)))
     files = [(target, lambda make=make: pretty(make()).encode()) for target, make in pairs]
     files += [(sibling(p, ".hl7"), lambda p=p: hl7v2.dump(hl7v2.write(events(p)[-1]))) for p in GOLDEN]

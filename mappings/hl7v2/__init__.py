@@ -4,7 +4,7 @@
 `ack` the answer to a sender; `sender_map` reads a sender's file.
 """
 
-from .convert import Header, Reading, ack, read, write
+from .convert import Header, Reading, ack, read, write, write_update
 from .message import Message, dump, head, parse
 from .sender import SenderMap, sender_map
 
@@ -20,4 +20,5 @@ __all__ = [
     "read",
     "sender_map",
     "write",
+    "write_update",
 ]

@@ -12,6 +12,7 @@ from .ras_o17 import RAS_O17
 from .rde_o11 import RDE_O11
 from .rows import Group, MessageMap
 from .siu_s12 import SIU_S12
+from .updates import KINDS
 from .values import Context, nth, parts, word_in
 
 READ = {
@@ -50,7 +51,7 @@ def map_of(name: str, group: Group, c: Context) -> MessageMap:
     if found is not None:
         return found
     if name != "ORU^R01":
-        why = f"{name[:20]!r} is not read; known: ORU^R01, {', '.join(READ)}"
+        why = f"{name[:20]!r} is not read; known: ORU^R01, {', '.join((*READ, *KINDS))}"
         raise MappingError([Issue("MSH[1]-9", "message-type", why)])
     text = group.text("OBR", 4)
     try:

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mappings.envelope import Event
-from mappings.exact_json import dumps
 from mappings.rows import Issue, MappingError
 
 from .catalogue import map_for, map_of, message_name
 from .message import CODECS, Message, Segment, escape
 from .rows import Group, decode, encode, message_of
 from .sender import SenderMap
+from .updates import KINDS as UPDATES
+from .updates import TRIGGERS, Update, read_update, update_segments
 from .values import Context, joined, moment_out
 
 ANYONE = SenderMap()
@@ -29,6 +30,8 @@ class Reading:
     events: list[Event]
     errors: list[Issue] = field(default_factory=list)
     notes: list[Issue] = field(default_factory=list)
+    updates: list[Update] = field(default_factory=list)
+    """What a message tells that is no event (updates.py)."""
 
 
 def read(message: Message, sender: SenderMap = ANYONE) -> Reading:
@@ -39,6 +42,11 @@ def read(message: Message, sender: SenderMap = ANYONE) -> Reading:
     if message.codec != "ascii" and message.codec not in CODECS.values():
         errors.append(Issue("MSH[1]-18", "charset", "is not a character set of HL7 v2"))
     name = message_name(message.field("MSH", 9), c)
+    if name in UPDATES and not errors:
+        try:
+            return Reading([], [], c.notes, [read_update(message, UPDATES[name], c)])
+        except MappingError as error:
+            return Reading([], error.issues, c.notes)
     groups, split = _groups(message.segments)
     errors += split
     for segments in groups if not errors else ():
@@ -75,22 +83,49 @@ class Header:
     made_at: str
 
 
-def header(event: Event, message: str) -> Header:
-    """The same for the same content, for ever: a resend is known by its control id."""
-    said = dumps([event, message])
-    made_at = moment_out(event["occurred_at"], Context(ANYONE))
-    return Header(hashlib.sha256(said).hexdigest()[:20], made_at)
+def _seal(trigger: str, version: str, made_at: str, body: list[Segment]) -> str:
+    """A control id that follows from what the message says: a resend has the same, a changed one another."""
+    said = "\r".join([trigger, version, made_at, *("|".join(segment) for segment in body)])
+    return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:20]
 
 
 def write(
     event: Event, sender: SenderMap = ANYONE, *, message: str = "", made: Header | None = None
 ) -> Message:
-    """The message of a canonical event, for a receiver; `message` names another than its type's own."""
+    """The message of a canonical event, for a receiver; `message` names another than its type's own.
+
+    Without `made` its time is that of the event, and its control id follows from what it says.
+    """
     c = Context(sender)
     m = map_for(event, message)
-    made = made or header(event, m.name)
-    msh = _msh(m.trigger(event), sender, made, m.profile, c)
-    return message_of([msh, *encode(event, m, c)], c)
+    body = encode(event, m, c)
+    trigger = m.trigger(event)
+    if made is None:
+        made_at = moment_out(event["occurred_at"], c)
+        made = Header(_seal(trigger, sender.version, made_at, body), made_at)
+    return message_of([_msh(trigger, sender, made, m.profile, c), *body], c)
+
+
+def write_update(update: Update, sender: SenderMap = ANYONE, *, made: Header | None = None) -> Message:
+    """The message of an update, as `write` does of an event; one about a patient has its id as control id."""
+    c = Context(sender)
+    body, trigger = update_segments(update, c), TRIGGERS[update["kind"]]
+    if made is None:
+        made_at = moment_out(update["occurred_at"], c)
+        named = update["kind"].startswith("patient")
+        made = Header(update["id"] if named else _seal(trigger, sender.version, made_at, body), made_at)
+    return message_of([_msh(trigger, sender, made, "", c), *body], c)
+
+
+def is_ours(message: Message, sender: SenderMap) -> bool:
+    """Whether `write` made it, for this receiver, and nobody has changed it since: its control id says so."""
+    head, last = message.segments[0], message.segments[-1]
+    if last != [""] or message.codec != "utf-8" or message.ending != "\r" or len(head) < 19:
+        return False
+    if head[10] != _seal(head[9], head[12], head[7], message.segments[1:-1]):
+        return False
+    profile = head[21] if len(head) > 21 else ""
+    return head == _msh(head[9], sender, Header(head[10], head[7]), profile, Context(sender))
 
 
 def _msh(trigger: str, sender: SenderMap, made: Header, profile: str, c: Context) -> Segment:

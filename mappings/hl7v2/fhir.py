@@ -18,10 +18,11 @@ from mappings.paths import Json
 from mappings.rows import Issue, MappingError
 from mappings.stream import Converter
 
-from .convert import read, write
+from .convert import Reading, is_ours, read, write, write_update
 from .message import Message, dump, parse
 from .rewrite import rewrite
 from .sender import SenderMap
+from .update_fhir import MAPPED, bundle_of, still_told, updates_of
 
 ER7 = "x-application/hl7-v2+er7"
 
@@ -54,10 +55,9 @@ def to_fhir(message: Message, sender: SenderMap, converter: Converter, *, origin
             bundles.append(converter.to_fhir(event))
         except MappingError as error:
             errors += error.issues
-    if original and bundles:
-        data = dump(message)
-        if len(reading.events) != 1 or dump(write(reading.events[0], sender)) != data:
-            _carry(bundles, data)
+    bundles += [bundle_of(update) for update in reading.updates]
+    if original and bundles and not is_ours(message, sender):
+        _carry(bundles, dump(message))
     return Bundles(bundles, errors, reading.notes)
 
 
@@ -76,17 +76,23 @@ def _carry(bundles: list[Json], data: bytes) -> None:
             if entry["resource"]["resourceType"] == "Provenance":
                 entry["resource"]["entity"].append({"role": "source", "what": {"reference": url}})
     for bundle in bundles:
-        request = {"method": "PUT", "url": f"Binary/{id}"}
-        bundle["entry"].append({"fullUrl": url, "resource": carried, "request": request})
+        entry = {"fullUrl": url, "resource": carried}
+        if bundle["type"] == "transaction":
+            entry["request"] = {"method": "PUT", "url": f"Binary/{id}"}
+        bundle["entry"].append(entry)
 
 
 def from_fhir(content: Json, sender: SenderMap, *, source: str = "fhir", message: str = "") -> Messages:
     """The messages of a Bundle or resource: the original where it came along, with what changed since."""
-    reading = read_fhir(content, source=source)
-    errors = list(reading.errors)
     carried = _carried(content, sender)
-    told = read(carried, sender).events if carried is not None else []
-    if carried is not None and told and told == reading.events and not message:
+    before = read(carried, sender) if carried is not None else Reading([])
+    told = before.events
+    updates = updates_of(content)
+    updates += [u for u in before.updates if u["kind"] not in MAPPED and still_told(u, content)]
+    reading = read_fhir(content, source=source)
+    errors = [i for i in reading.errors if not (updates and i.rule == "not-ours")]
+    same = told == reading.events and before.updates == updates
+    if carried is not None and (told or updates) and same and not message:
         return Messages([carried], errors, reading.notes)
     made = []
     for event in reading.events:
@@ -97,6 +103,7 @@ def from_fhir(content: Json, sender: SenderMap, *, source: str = "fhir", message
                 made.append(write(event, sender, message=message))
         except MappingError as error:
             errors += error.issues
+    made += [write_update(update, sender) for update in updates]
     return Messages(made, errors, reading.notes)
 
 

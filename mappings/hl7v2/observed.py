@@ -8,19 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from mappings.envelope import Event, is_retracted
 from mappings.rows import Issue, Refused
 
 from .leaves import AS_TEXT, Flat, Key, Kind, by_code, code_of, leaves_of
-from .message import Segment
+from .message import USUAL, Segment
 from .values import LOCAL_SYSTEM, NULL, Context, joined, nth, parts
 
 RETRACTED = frozenset({"W", "D"})
 UNSURE = frozenset({"P", "R", "S", "I", "B"})
 EMPTY = frozenset({"X", "N", "O"})
 """OBX-11 (HL7 table 0085): wrong or deleted; not final or not verified; no value."""
+MAYBE_INEXACT = frozenset({"DTM", "DT", "CWE"})
+"""Types that may not hold each value: a time finer than DTM, a word of ours that a file uses twice."""
 PUMP_CODE = "pump"
 Facet = tuple[str, str, str, str]
 """(OBX-2, OBX-3, OBX-4, OBX-5) of an OBX that tells no leaf of its own."""
@@ -42,6 +45,7 @@ class Observed:
     sub: str = ""
     facets: Callable[[Event, Context], list[Facet]] = _no_facets
     known: frozenset[str] = frozenset()
+    seen: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def code(self, pattern: str, c: Context | None) -> str:
         """OBX-3 of a leaf, as it is written."""
@@ -50,14 +54,19 @@ class Observed:
             if theirs is not None:
                 code, _, system = theirs.partition("^")
                 return joined(c, code, "", system)
-        if pattern in self.codes:
-            return self.codes[pattern]
-        code = code_of(pattern)
-        words = code.replace(".", " ").replace("_", " ")
-        return f"{code}^{words}^{LOCAL_SYSTEM}"
+        return self.codes.get(pattern) or _own_code(pattern)
 
     def leaf(self, text: str, type: str, c: Context) -> str | None:
         """The leaf of an OBX-3; None for a foreign one; `Refused` for a code of ours that is not known."""
+        plain = not c.sender.observations and c.separators is USUAL
+        if plain and text in self.seen:
+            return self.seen[text]
+        found = self._leaf(text, type, c)
+        if plain and found is not None and len(self.seen) < 1000:
+            self.seen[text] = found
+        return found
+
+    def _leaf(self, text: str, type: str, c: Context) -> str | None:
         found = parts(text, c)
         for at in (1, 4):
             code, system = nth(found, at, c), nth(found, at + 2, c)
@@ -73,6 +82,13 @@ class Observed:
             if system == LOCAL_SYSTEM and code not in self.known:
                 return _ours(code, type)
         return None
+
+
+@lru_cache(maxsize=1024)
+def _own_code(pattern: str) -> str:
+    code = code_of(pattern)
+    words = code.replace(".", " ").replace("_", " ")
+    return f"{code}^{words}^{LOCAL_SYSTEM}"
 
 
 def _ours(code: str, type: str) -> str:
@@ -186,6 +202,8 @@ def write_observed(event: Event, leaves: Flat, how: Observed, c: Context) -> lis
 def _written(kind: Kind, leaf: Any, c: Context) -> tuple[Kind, tuple[str, ...]]:
     """The value as its type has it, or as text where that cannot hold it exactly."""
     texts = kind.codec.to_hl7((leaf,), c)
+    if kind.type not in MAYBE_INEXACT:
+        return kind, texts
     try:
         if kind.codec.from_hl7(texts, Context(c.sender, c.separators))[0] == leaf:
             return kind, texts

@@ -35,17 +35,21 @@ DONE = {"CP": "", "": "", "PA": "partly"}
 INTRATHECAL_CODES = frozenset({("IT", "HL70162"), ("IT", ""), ("72607000", "SCT")})
 
 
-def _drug_out(leaves: Leaves, c: Context) -> Texts:
+def drug_out(leaves: Leaves, c: Context) -> Texts:
     ndc, name = leaves
     first = joined(c, ndc or "", name or "", NDC_SYSTEM if ndc else "")
     mark = c.separators.component
     return (first + mark * (3 - first.count(mark)) + BACLOFEN_SCT.replace("^", mark),)
 
 
-def _drug_in(texts: Texts, c: Context) -> Leaves:
+def drug_in(texts: Texts, c: Context) -> Leaves:
     found = parts(texts[0], c)
     ndc = nth(found, 1, c) if nth(found, 3, c) == NDC_SYSTEM else None
     return ndc or None, nth(found, 2, c) or None
+
+
+DRUG = Codec(drug_out, drug_in)
+"""(NDC, name) ⇄ a CWE whose second triplet is the substance."""
 
 
 def _status(event: Event, c: Context) -> str:
@@ -110,7 +114,7 @@ RAS_O17 = MessageMap(
         *PID,
         key("ORC-3,2"),
         Row(("started_at", "occurred_at"), "RXA-3,4", Codec(_started_out, _started_in), required=True),
-        Row(("drug.ndc", "drug.name"), "RXA-5", Codec(_drug_out, _drug_in)),
+        Row(("drug.ndc", "drug.name"), "RXA-5", DRUG),
         Row("volume_instilled", "RXA-6,7", amount("mL"), required=True),
         Row("note", "RXA-9", IN_WORDS),
         performer("RXA-10~0"),
@@ -129,7 +133,7 @@ RAS_O17 = MessageMap(
         Always("RXR-4", local("reservoir-fill")),
     ),
     derived=(
-        Derived("RXA-5", lambda event, c: _drug_out((None, None), c)[0]),
+        Derived("RXA-5", lambda event, c: drug_out((None, None), c)[0]),
         Derived("RXA-20", lambda event, c: "PA" if "stopped_because" in event else "CP"),
         Derived("RXA-21", _status),
     ),

@@ -46,7 +46,7 @@ def place(text: str) -> Place:
 class Row:
     """Leaves of the event ⇄ a place; those of a list (`steps[].start`) take a segment or repetition each."""
 
-    __slots__ = ("codec", "events", "listed", "place", "required", "text")
+    __slots__ = ("codec", "events", "listed", "place", "required", "text", "where")
 
     def __init__(
         self, events: str | Sequence[str], text: str, codec: Codec, *, required: bool = False
@@ -55,6 +55,7 @@ class Row:
         self.text, self.place = text, place(text)
         self.codec, self.required = codec, required
         self.listed = "[]" in self.events[0]
+        self.where = f"{self.place.segment}[1]-{self.place.fields[0]}"
 
 
 class Always:
@@ -126,6 +127,13 @@ class MessageMap:
     check: Check = nothing
     observed: Observed = field(default_factory=Observed)
     profile: str = ""
+    once: tuple[str, ...] = field(init=False)
+    """Segments of which an event has one."""
+
+    def __post_init__(self) -> None:
+        many = {row.place.segment for row in self.rows if row.listed and row.place.repetition is None}
+        once = {row.place.segment for row in self.rows} - many - {"OBX", "NTE"}
+        object.__setattr__(self, "once", tuple(sorted(once)))
 
 
 # --- reading --------------------------------------------------------------------------------------------
@@ -136,7 +144,7 @@ def decode(group: Group, m: MessageMap, c: Context) -> Event:
     issues = _repeated(group, m)
     leaves: Flat = {}
     for row in m.rows:
-        for at in range(_count(group, row)) if row.listed else (0,):
+        for at in range(_count(group, row, c)) if row.listed else (0,):
             texts = _texts(group, row, at, c)
             if not any(texts):
                 if row.required:
@@ -170,11 +178,12 @@ def _loaded(leaves: Flat, m: MessageMap) -> Event:
         raise MappingError(issues) from None
 
 
-def _count(group: Group, row: Row) -> int:
+def _count(group: Group, row: Row, c: Context) -> int:
     segments = group.all(row.place.segment)
     if row.place.repetition is None or not segments:
         return len(segments)
-    return max(0, group.text(row.place.segment, row.place.fields[0]).count("~") + 1 - row.place.repetition)
+    text = group.text(row.place.segment, row.place.fields[0])
+    return max(0, text.count(c.separators.repetition) + 1 - row.place.repetition)
 
 
 def _texts(group: Group, row: Row, at: int, c: Context) -> Texts:
@@ -186,6 +195,10 @@ def _texts(group: Group, row: Row, at: int, c: Context) -> Texts:
     segment = segments[position]
     size = len(segment)
     texts = []
+    if repetition is None:
+        plain = tuple([segment[number] if number < size else "" for number in row.place.fields])
+        if NULL not in plain:
+            return plain
     for number in row.place.fields:
         text = segment[number] if number < size else ""
         if repetition is not None and text:
@@ -200,25 +213,28 @@ def _texts(group: Group, row: Row, at: int, c: Context) -> Texts:
 
 
 def _where(row: Row, at: int) -> str:
+    if not at:
+        return row.where
     position = at + 1 if row.listed and row.place.repetition is None else 1
     return f"{row.place.segment}[{position}]-{row.place.fields[0]}"
 
 
 def _repeated(group: Group, m: MessageMap) -> list[Issue]:
     """A segment that comes twice where one event has one would leave a record unread."""
-    many = {row.place.segment for row in m.rows if row.listed and row.place.repetition is None}
-    once = {row.place.segment for row in m.rows} - many - {"OBX", "NTE"}
     return [
         Issue(f"{name}[2]", "repeated", "comes more than once in one order: which one counts?")
-        for name in sorted(once)
-        if len(group.all(name)) > 1
+        for name in m.once
+        if len(group.found.get(name, ())) > 1
     ]
 
 
 def _contradictions(group: Group, m: MessageMap, leaves: Flat, seen: Flat, c: Context) -> list[Issue]:
     """A value that stands in its field and in an OBX must be the same in both."""
     issues = []
+    told = {pattern for pattern, _ in seen}
     for row in m.rows:
+        if told.isdisjoint(row.events):
+            continue
         ats = {at for pattern in row.events for (p, at) in seen if p == pattern}
         for at in ats:
             both = tuple(seen.get((p, at), leaves.get((p, at))) for p in row.events)
@@ -272,7 +288,7 @@ def encode(event: Event, m: MessageMap, c: Context) -> list[Segment]:
             values = tuple(leaves.get((pattern, at)) for pattern in row.events)
             texts = row.codec.to_hl7(values, c)
             _put(built, row.place, at, texts, listed=row.listed)
-            back = _read_back(row.codec, texts, c)
+            back = values if row.codec.exact else _read_back(row.codec, texts, c)
             held.update((p, at) for p, v, b in zip(row.events, values, back, strict=True) if _same(v, b))
     rest = {key: leaf for key, leaf in leaves.items() if key not in held}
     made: list[Segment] = []

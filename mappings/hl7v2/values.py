@@ -50,17 +50,24 @@ Leaves = tuple[Leaf, ...]
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """Leaves of an event ⇄ texts of fields; None is a leaf that is not there, "" such a text."""
+    """Leaves of an event ⇄ texts of fields; None is a leaf that is not there, "" such a text.
+
+    `exact`: holds every value there is, digit for digit, so that it need not be read back to know.
+    """
 
     to_hl7: Callable[[Leaves, Context], Texts]
     from_hl7: Callable[[Texts, Context], Leaves]
+    exact: bool = False
 
 
-def single(to_hl7: Callable[[Leaf, Context], str], from_hl7: Callable[[str, Context], Leaf]) -> Codec:
+def single(
+    to_hl7: Callable[[Leaf, Context], str], from_hl7: Callable[[str, Context], Leaf], *, exact: bool = False
+) -> Codec:
     """A codec of one leaf in one field."""
     return Codec(
         lambda leaves, c: (to_hl7(leaves[0], c),),
         lambda texts, c: (from_hl7(texts[0], c) if texts[0] else None,),
+        exact,
     )
 
 
@@ -89,7 +96,7 @@ def joined(c: Context, *components: str) -> str:
 
 # --- text -----------------------------------------------------------------------------------------------
 
-TEXT = single(lambda value, c: escape(value, c.separators), lambda text, c: plain(text, c))
+TEXT = single(lambda value, c: escape(value, c.separators), lambda text, c: plain(text, c), exact=True)
 
 
 def _named_out(value: str, c: Context) -> str:
@@ -177,7 +184,7 @@ def day_in(text: str, c: Context) -> str:
     return "-".join(part for part in (text[:4], text[4:6], text[6:8]) if part)
 
 
-DAY = single(lambda value, c: value.replace("-", ""), day_in)
+DAY = single(lambda value, c: value.replace("-", ""), day_in, exact=True)
 
 
 def clock_in(text: str, c: Context) -> str:
@@ -186,7 +193,7 @@ def clock_in(text: str, c: Context) -> str:
     return f"{text[:2]}:{text[2:4]}"
 
 
-CLOCK = single(lambda value, c: value.replace(":", ""), clock_in)
+CLOCK = single(lambda value, c: value.replace(":", ""), clock_in, exact=True)
 
 
 # --- numbers and units ----------------------------------------------------------------------------------
@@ -213,18 +220,34 @@ SPELT = {**SAME_UNIT, "ml": "mL", "MCG": "ug", "UG": "ug", "ML": "mL"}
 
 
 def unit_out(unit: str, c: Context) -> str:
-    return joined(c, unit, unit, "UCUM")
+    return _unit_text(unit, c.separators)
+
+
+@lru_cache(maxsize=256)
+def _unit_text(unit: str, separators: Separators) -> str:
+    return separators.component.join((escape(unit, separators), escape(unit, separators), "UCUM"))
 
 
 def unit_in(text: str, c: Context) -> str:
     """The UCUM unit of a CWE; refused where it is missing."""
     if not text:
         raise Refused("unit", "has no unit; a unit is never guessed")
+    if not c.sender.units and c.separators is USUAL:
+        return _usual_unit(text)
+    return _unit(text, c)
+
+
+def _unit(text: str, c: Context) -> str:
     found = parts(text, c)
     code, system = nth(found, 1, c), nth(found, 3, c)
     units = c.sender.units
     known = units.get(f"{code}^{system}") or units.get(code)
     return known or "/".join(SPELT.get(part, part) for part in code.split("/"))
+
+
+@lru_cache(maxsize=1024)
+def _usual_unit(text: str) -> str:
+    return _unit(text, Context(SenderMap()))
 
 
 def in_units(value: Decimal, unit: str, wanted: tuple[str, ...], c: Context) -> Leaf:
@@ -250,7 +273,7 @@ def amount(*units: str) -> Codec:
             return (None,)
         return (in_units(number_in(texts[0]), unit_in(texts[1], c), units, c),)
 
-    return Codec(out, read)
+    return Codec(out, read, exact=True)
 
 
 def _composite_out(value: Leaf, c: Context) -> str:
@@ -267,7 +290,7 @@ def composite(*units: str) -> Codec:
         code = unit.split(c.separators.subcomponent)[0]
         return in_units(number_in(number), unit_in(code, c), units, c)
 
-    return single(_composite_out, read)
+    return single(_composite_out, read, exact=True)
 
 
 def _strength_out(leaves: Leaves, c: Context) -> Texts:
@@ -302,7 +325,7 @@ def _strength_in(texts: Texts, c: Context) -> Leaves:
     return (in_units(value, unit, ("ug/mL",), c),)
 
 
-STRENGTH = Codec(_strength_out, _strength_in)
+STRENGTH = Codec(_strength_out, _strength_in, exact=True)
 """A concentration ⇄ amount, unit, volume, unit: 2000 ug in 1 mL."""
 
 

@@ -12,7 +12,7 @@ from marshmallow import Schema
 from mappings import exact_json, read_fhir
 from mappings.event import load_event
 from mappings.fields import Line
-from mappings.identity import conditional, point_references, resource_identity, urn
+from mappings.identity import conditional, point_references, urn
 from mappings.rows import Issue, MappingError
 from mappings.stream import Converter
 from mappings.validate import validate
@@ -80,13 +80,13 @@ def _under(at: str, path: str) -> str:
 
 def together(bundles: Iterable[Json]) -> Json:
     """One transaction of several: each identity once, as it was last written, references inside it."""
-    entries: dict[tuple[str, str], Json] = {}
+    entries: dict[str, Json] = {}  # by fullUrl, which follows from the identity
     for bundle in bundles:
         for entry in bundle["entry"]:
-            entries[resource_identity(entry["resource"])] = entry
+            entries[entry["fullUrl"]] = entry
 
     def lookup(type: str, system: str, value: str) -> str | None:
-        if (system, value) in entries:
+        if urn(system, value) in entries:
             return urn(system, value)
         return conditional(type, system, value) if type == "Patient" else None
 

@@ -103,7 +103,9 @@ def shown(endpoint: Endpoint, matrix: Matrix | None = None) -> Json:
         "name": endpoint.name,
         "url": endpoint.url,
         "enabled": endpoint.enabled,
-        "options": endpoint.options | {"headers": dict.fromkeys(endpoint.options["headers"], "(set)")},
+        "options": endpoint.options
+        | {"headers": dict.fromkeys(endpoint.options["headers"], "(set)")}
+        | ({"hook_secret_hash": "(set)"} if "hook_secret_hash" in endpoint.options else {}),
         "created_at": endpoint.created_at,
         "read_until": endpoint.cursor,
         "server": matrix and _server(matrix),

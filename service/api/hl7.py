@@ -91,7 +91,9 @@ def convert_hl7_to_fhir(query: Json) -> Response:
         bundles += made.bundles
         issues += _under(at, made.errors)
         notes += _under(at, made.notes)
-    bundle = together(bundles)
+    if len(bundles) > 1 and any(bundle["type"] != "transaction" for bundle in bundles):
+        raise Refused(422, "a message about a patient (ADT) is converted alone", rule="message")
+    bundle = together(bundles) if len(bundles) != 1 else bundles[0]
     issues = issues or validate(bundle)
     if issues:
         raise MappingError(issues)

@@ -85,6 +85,12 @@ def set_enabled(c: Connection, endpoint_id: int, enabled: bool) -> None:
     c.execute(update(endpoints).where(endpoints.c.id == endpoint_id).values(enabled=enabled))
 
 
+def set_options(c: Connection, endpoint_id: int, options: dict[str, Any]) -> None:
+    """Treat it so from now on."""
+    text = json.dumps(options, sort_keys=True)
+    c.execute(update(endpoints).where(endpoints.c.id == endpoint_id).values(options=text))
+
+
 def without_cursor(endpoint: Endpoint) -> Endpoint:
     """The endpoint as if it had never been read."""
     return replace(endpoint, cursor=None)

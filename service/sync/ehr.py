@@ -206,6 +206,12 @@ class HttpEhr:
             raise Ambiguous("the answer is about another resource", 200)
         return made
 
+    def save(self, resource: Json) -> Json:
+        """A resource written under its id, or where it has none under one of the server's; as it is there."""
+        type, id = resource["resourceType"], resource.get("id")
+        url = f"{self.url}/{type}/{id}" if id else f"{self.url}/{type}"
+        return self._call("PUT" if id else "POST", url, resource, {"Prefer": "return=representation"})
+
     def _stored(self, entry: Json) -> Json:
         """The resource of a transaction's answer; read by its location where the server gave none."""
         if "resource" in entry:

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from mappings.event import EVENTS_TOLD_BY
-from service.store import audit, endpoints, events, links, positions
+from service.store import audit, endpoints, events, hints, links, positions
 from service.store.endpoints import Endpoint
 from service.store.engine import Store
 from service.store.times import stamp
@@ -201,7 +201,7 @@ class _Pull:
                 self._audit(c, "emptied", f"{len(gone)} of {known} resources are said to be deleted")
             return
         for type, id in gone:
-            self._confirm(type, id)
+            self.confirm(type, id)
         self._reached |= reached
 
     def _linked(self, type: str, ids: list[str]) -> list[tuple[str, str]]:
@@ -209,7 +209,8 @@ class _Pull:
             found = links.of_remote(c, self._endpoint.id, type, ids) if ids else {}
         return [(type, id) for id, link in found.items() if link.deleted_at is None]
 
-    def _confirm(self, type: str, id: str) -> None:
+    def confirm(self, type: str, id: str) -> None:
+        """Read one resource that the EHR named: as it is now, or that it is gone."""
         try:
             found = self._ehr.read(type, id)
         except Missing:
@@ -218,10 +219,6 @@ class _Pull:
             self._add({outcome: 1})
         else:
             self._take([found], type, None)  # it was brought back
-
-    def hinted(self, type: str, id: str) -> None:
-        """Read one resource that an EHR named."""
-        self._confirm(type, id)
 
     # --- positions ----------------------------------------------------------------------------------------
 
@@ -250,10 +247,18 @@ def is_emptied(gone: int, known: int) -> bool:
     return gone > FEW and gone * 5 > known
 
 
-def read_hinted(
-    store: Store, ehr: Ehr, endpoint: Endpoint, now: Clock, hinted: list[tuple[str, str]]
-) -> None:
-    """Read what an EHR said has changed, as it is now; raises `EhrError`."""
-    one = _Pull(store, ehr, endpoint, now)
-    for type, id in sorted(hinted, key=lambda pair: (TYPES.index(pair[0]), pair)):
-        one.hinted(type, id)
+def read_waiting(store: Store, ehr: Ehr, endpoint: Endpoint, now: Clock) -> bool:
+    """Read what the EHR said has changed, as it is now; False when it did not say what. Raises `EhrError`.
+
+    A hint is gone before it is followed: what fails then is found by the next poll.
+    """
+    with store.read() as c:
+        if not hints.are_waiting(c, endpoint.id):
+            return True
+    with store.write() as c:
+        waiting = hints.take(c, endpoint.id)
+    named = {(type, id) for type, id in waiting if type in TYPES and id}
+    round = _Pull(store, ehr, endpoint, now)
+    for type, id in sorted(named, key=lambda pair: (TYPES.index(pair[0]), pair[1])):
+        round.confirm(type, id)
+    return (None, None) not in waiting

@@ -20,7 +20,7 @@ from .ehr import EhrError, HttpEhr
 from .outbox import LEASE, Keeper, step
 from .owner import is_gone, process_name
 from .patient_cache import Patients
-from .pull import NOT_BELIEVED, pull
+from .pull import NOT_BELIEVED, pull, read_waiting
 from .push import Route
 
 Clock = Callable[[], datetime]
@@ -200,7 +200,23 @@ class Runner:
                 log.warning("pull failed", endpoint=id, error=type(error).__name__)
             except Exception:
                 log.exception("pull failed", endpoint=id)
-            self._stop.wait(endpoint.options.get("poll_seconds", 5) if endpoint else 1)
+            if endpoint is None or ehr is None:
+                self._stop.wait(1)
+                continue
+            until = time.monotonic() + endpoint.options.get("poll_seconds", 5)
+            while time.monotonic() < until and not self._stop.wait(IDLE_S):
+                if not self._read_hinted(endpoint, ehr):
+                    break
+
+    def _read_hinted(self, endpoint: Endpoint, ehr: HttpEhr) -> bool:
+        """Read what the EHR has named; False when only a poll finds out what changed."""
+        try:
+            return read_waiting(self._store, ehr, endpoint, self._now)
+        except EhrError as error:
+            log.warning("pull failed", endpoint=endpoint.name, error=type(error).__name__)
+        except Exception:
+            log.exception("pull failed", endpoint=endpoint.name)
+        return True  # the next poll finds it
 
     def _pull_alone(self, ehr: HttpEhr, endpoint: Endpoint, thorough: bool) -> None:
         """Poll, unless another worker does."""

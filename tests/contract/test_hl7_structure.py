@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import golden
 import strategies
 from hapi_hl7 import Judge
-from mappings.hl7v2 import SenderMap, ack, dump, parse, write
+from mappings.hl7v2 import SenderMap, ack, dump, parse, read, write, write_update
 from mappings.hl7v2 import message as er7
 from mappings.rows import Issue
 
@@ -50,6 +50,15 @@ def test_hapi_accepts_every_golden_message(judge: Judge, version: str) -> None:
 def test_hapi_accepts_the_messages_of_any_event(judge: Judge, event: dict[str, Any], version: str) -> None:
     for message in messages(event, version):
         assert judge.verdict(dump(message)) == "ok"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_hapi_accepts_every_update(judge: Judge, version: str) -> None:
+    for path in golden.HL7:
+        if path.parent.name == "update":
+            (update,) = read(golden.message(path), golden.sender()).updates
+            written = dump(write_update(update, SenderMap(version=version)))
+            assert judge.verdict(written) == "ok", path.stem
 
 
 @pytest.mark.parametrize("code", ["AA", "AE", "AR", "CA", "CE", "CR"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -10,14 +11,22 @@ from typing import Any
 
 import pytest
 import requests
+from click.testing import CliRunner
+from werkzeug.serving import make_server
 
 from mappings.codes import definition, sid
 from mappings.exact_json import dumps, loads
+from service.app import create_app
+from service.cli import main
 from service.intake import load, take
-from service.store import deliveries, endpoints, events
+from service.settings import Settings
+from service.store import conflicts, deliveries, endpoints, events
+from service.store.conflicts import Conflict
 from service.store.engine import Store, migrate
 from service.store.keys import Caller
-from service.sync.worker import sync_once
+from service.sync.pull import read_waiting
+from service.sync.resolve import decide
+from service.sync.worker import connect, sync_once
 from site_of_tests import HISTORY
 
 FHIR = {"Content-Type": "application/fhir+json", "Cache-Control": "no-cache"}
@@ -157,3 +166,146 @@ def test_a_second_sync_of_the_same_changes_nothing(ward: Ward) -> None:
     assert ward.send() == ["replayed"] * len(HISTORY)
     ward.sync()
     assert [ward.find(*kind)["meta"]["versionId"] for kind in kinds] == before
+
+
+# --- both sides, deletions, merged patients --------------------------------------------------------------
+
+
+def asked(ward: Ward) -> list[Conflict]:
+    with ward.store.read() as c:
+        return conflicts.search(c, 1, limit=100, status="open")
+
+
+def correct(ward: Ward, id: str, **changes: Any) -> None:
+    event = ward.versions(ward.name, id)[-1]
+    sent = {**event, **changes, "version": event.get("version", 1) + 1}
+    (result,) = take(ward.store, Caller(1, "test"), [load(sent)], clock=now)
+    assert result.outcome == "corrected"
+
+
+def test_edits_on_both_sides_are_merged_into_one(ward: Ward) -> None:
+    refill = ward.find("MedicationAdministration", "refill", "R-1")
+    refill["contained"][0]["batch"]["lotNumber"] = "B77"
+    ward.put(refill)
+    correct(ward, "R-1", note="left side")
+    ward.sync()
+    merged = ward.versions(ward.name, "R-1")[-1]
+    assert (merged["version"], merged["drug"]["lot"], merged["note"]) == (3, "B77", "left side")
+    there = ward.find("MedicationAdministration", "refill", "R-1")
+    assert (there["contained"][0]["batch"]["lotNumber"], there["note"][0]["text"]) == ("B77", "left side")
+    ward.sync()
+    assert ward.find("MedicationAdministration", "refill", "R-1")["meta"] == there["meta"]
+    assert (ward.waiting(), asked(ward)) == ([], [])
+
+
+def test_a_strength_edited_there_waits_for_two_persons(ward: Ward) -> None:
+    refill = ward.find("MedicationAdministration", "refill", "R-1")
+    refill["contained"][0]["ingredient"][0]["strength"]["numerator"]["value"] = 2000
+    ward.put(refill)
+    ward.sync()
+    (conflict,) = asked(ward)
+    assert ward.versions(ward.name, "R-1")[-1]["drug"]["concentration"]["value"] == 500
+    for person in ("ann", "bob"):
+        decide(ward.store, 1, conflict.id, {"drug.concentration": "ours"}, person, now())
+    ward.sync()
+    there = ward.find("MedicationAdministration", "refill", "R-1")
+    assert there["contained"][0]["ingredient"][0]["strength"]["numerator"]["value"] == 500
+    assert (ward.waiting(), asked(ward)) == ([], [])
+
+
+def test_what_was_deleted_there_is_asked_and_not_brought_back(ward: Ward) -> None:
+    refill = ward.find("MedicationAdministration", "refill", "R-1")
+    provenance = ward.call("GET", f"Provenance?target=MedicationAdministration/{refill['id']}")
+    for entry in provenance.get("entry", []):
+        ward.call("DELETE", f"Provenance/{entry['resource']['id']}")
+    ward.call("DELETE", f"MedicationAdministration/{refill['id']}")
+    ward.sync()
+    (conflict,) = asked(ward)
+    assert (conflict.kind, conflict.event_id) == ("deleted", "R-1")
+    correct(ward, "R-1", note="left side")
+    with ward.store.read() as c:
+        endpoint = endpoints.find(c, 1, "hapi")
+    assert endpoint is not None
+    sync_once(ward.store, endpoint, now)
+    assert [reason for _, reason in ward.waiting()] == [f"conflict {conflict.id}: a person must decide"]
+    gone = requests.get(f"{ward.hapi}/MedicationAdministration/{refill['id']}", timeout=60)
+    assert gone.status_code == 410
+
+
+def test_a_patient_merged_there_is_followed(ward: Ward) -> None:
+    old = ward.call("GET", f"Patient?identifier={MRN}|{ward.name}")["entry"][0]["resource"]
+    other = {"reference": f"Patient/{old['id']}"}
+    new = ward.call(
+        "POST",
+        "Patient",
+        {
+            "resourceType": "Patient",
+            "identifier": [{"system": MRN, "value": f"{ward.name}-new"}],
+            "link": [{"other": other, "type": "replaces"}],
+        },
+    )
+    survivor = {"other": {"reference": f"Patient/{new['id']}"}, "type": "replaced-by"}
+    ward.put({**old, "active": False, "link": [survivor]})
+    refill = ward.find("MedicationAdministration", "refill", "R-1")
+    refill["subject"] = {"reference": f"Patient/{new['id']}"}
+    refill["contained"][0]["batch"]["lotNumber"] = "B77"
+    ward.put(refill)
+    correct(ward, "P-3", reason="spasms")
+    ward.sync()
+    corrected = ward.versions(ward.name, "R-1")[-1]
+    assert (corrected["drug"]["lot"], corrected["patient"]) == ("B77", ward.patient)
+    session = ward.find("Procedure", "programming-session", "P-3")
+    assert session["subject"]["reference"] == f"Patient/{new['id']}"
+    assert (ward.waiting(), asked(ward)) == ([], [])
+
+
+# --- notifications ----------------------------------------------------------------------------------------
+
+
+class Listener:
+    """The service on a loopback port, as HAPI reaches it; `told` is set by each notification."""
+
+    def __init__(self, store_url: str) -> None:
+        app = create_app(Settings(database_url=store_url, min_free_bytes=0))
+        self.told = threading.Event()
+
+        def listening(environ: Any, start: Any) -> Any:
+            answer = app.wsgi_app(environ, start)
+            self.told.set()
+            return answer
+
+        self._server = make_server("127.0.0.1", 0, listening, threaded=True)
+        self.url = f"http://127.0.0.1:{self._server.port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+
+
+def test_an_edit_is_told_by_a_subscription_and_read_before_any_poll(ward: Ward, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/itb.db"
+    listener = Listener(url)
+    env = {"ITB_DATABASE_URL": url}
+    arguments = ["endpoints", "subscribe", "hapi", listener.url, "--type", "MedicationAdministration"]
+    made = CliRunner().invoke(main, arguments, env=env)
+    assert made.exit_code == 0, made.output
+    subscription = made.output.split("\t")[1].strip()
+    try:
+        refill = ward.find("MedicationAdministration", "refill", "R-1")
+        for attempt in range(60):
+            # HAPI answers a Subscription at once and hears of changes a little later.
+            refill["contained"][0]["batch"]["lotNumber"] = f"B{attempt}"
+            ward.put(refill)
+            refill = ward.find("MedicationAdministration", "refill", "R-1")
+            if listener.told.wait(1):
+                break
+        with ward.store.read() as c:
+            endpoint = endpoints.find(c, 1, "hapi")
+        assert endpoint is not None
+        read_waiting(ward.store, connect(endpoint), endpoint, now)
+        assert ward.versions(ward.name, "R-1")[-1]["drug"]["lot"] == f"B{attempt}"
+    finally:
+        requests.delete(f"{ward.hapi}/{subscription}", timeout=60)
+        listener.stop()

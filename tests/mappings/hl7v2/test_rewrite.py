@@ -53,6 +53,24 @@ def test_a_message_of_ours_comes_back_from_fhir_without_being_carried(case: str)
     assert through_fhir(data, SenderMap()) == data
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"|F\r", b"|F|||changed\r"),
+        (b"PID|", b"NTE|1||theirs\rPID|"),
+        (b"|P|2.6", b"|T|2.6"),
+        (b"||U", b"||X"),
+    ],
+)
+def test_a_message_of_ours_that_somebody_changed_is_carried(old: bytes, new: bytes) -> None:
+    data = WRITTEN["refill/everything"].read_bytes()
+    altered = data.replace(old, new, 1) if old != b"||U" else data + b"ZIT|1\r"
+    assert altered != data
+    assert through_fhir(altered, SenderMap()) == altered
+    (bundle,) = to_fhir(parse(altered), SenderMap(), Converter()).bundles
+    assert "Binary" in str(bundle)
+
+
 def test_the_original_is_named_as_the_source_of_the_record() -> None:
     (bundle,) = to_fhir(REFILL, HOSPITAL, Converter()).bundles
     resources = {e["resource"]["resourceType"]: e for e in bundle["entry"]}

@@ -1,0 +1,51 @@
+"""`itb endpoints subscribe`: have an EHR say when something changes."""
+
+from __future__ import annotations
+
+import secrets
+
+import click
+
+from .opening import TENANT, now, opened
+
+
+@click.command("subscribe")
+@click.argument("name")
+@click.argument("url")
+@click.option(
+    "--type", "types", multiple=True, help="a resource type to hear of  [default: all that are read]"
+)
+def subscribe_(name: str, url: str, types: tuple[str, ...]) -> None:
+    """Have the EHR NAME say when something changes, to this service as it is reached at URL from there.
+
+    Makes rest-hook Subscriptions on its server, or renews them with a new secret. What it says is only a hint
+    to read; polling goes on, as notifications get lost.
+    """
+    from . import hooks
+    from .store import endpoints as store_endpoints
+    from .sync.ehr import EhrError
+    from .sync.pull import TYPES
+    from .sync.subscribe import keep_secret, subscribe
+    from .sync.worker import connect
+
+    store = opened()
+    with store.read() as c:
+        found = store_endpoints.find(c, TENANT, name)
+    if found is None:
+        raise click.ClickException(f"there is no endpoint {name}")
+    if unknown := [type for type in types if type not in TYPES]:
+        raise click.UsageError(f"{unknown[0]} is not read from EHRs; known: {', '.join(TYPES)}")
+    secret = secrets.token_urlsafe(32)
+    keep_secret(store, found, hooks.SECRET, hooks.hashed(secret))
+    target = f"{url.rstrip('/')}/hooks/{name}"
+    try:
+        made = subscribe(
+            store, connect(found), found, types or TYPES, target, f"{hooks.HEADER}: {secret}", now()
+        )
+    except EhrError as error:
+        raise click.ClickException(f"{type(error).__name__}: {error}") from None
+    for kind, id in made:
+        click.echo(f"{kind}\tSubscription/{id}")
+
+
+OF_ENDPOINTS = (subscribe_,)
