@@ -171,22 +171,21 @@ def referenced(node: Json) -> Iterator[tuple[str, str]]:
 
 
 def point_references(node: Json, lookup: Lookup) -> None:
-    """`rewrite_references` in place."""
-    for value in node.values() if isinstance(node, dict) else node:
-        if isinstance(value, dict):
-            name = value.get("identifier")
-            if (
-                name is not None
-                and "type" in value
-                and isinstance(name, dict)
-                and "resourceType" not in value
-            ):
-                target = lookup(value["type"], name.get("system", ""), name.get("value", ""))
-                if target:
-                    value["reference"] = target
+    """`rewrite_references` in place; a loop, as a transaction has hundreds of elements to look at."""
+    left = [node]
+    while left:
+        node = left.pop()
+        for value in node.values() if isinstance(node, dict) else node:
+            kind = type(value)
+            if kind is dict:
+                name = value.get("identifier")
+                if isinstance(name, dict) and "type" in value and "resourceType" not in value:
+                    target = lookup(value["type"], name.get("system", ""), name.get("value", ""))
+                    if target:
+                        value["reference"] = target
+                    else:
+                        value.pop("reference", None)
                 else:
-                    value.pop("reference", None)
-            else:
-                point_references(value, lookup)
-        elif isinstance(value, list) and value and isinstance(value[0], (dict, list)):
-            point_references(value, lookup)
+                    left.append(value)
+            elif kind is list and value and type(value[0]) in (dict, list):
+                left.append(value)

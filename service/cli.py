@@ -253,10 +253,15 @@ def _header(text: str) -> tuple[str, str]:
 def endpoints_list() -> None:
     """The endpoints, their state, and up to when each was read."""
     from .store import endpoints as store_endpoints
+    from .store import gates
+    from .sync.gate import Gate
 
     with opened().read() as c:
         for one in store_endpoints.every(c, TENANT):
-            state = "enabled" if one.enabled else "paused"
+            breaker = Gate(**gates.find(c, one.id)).state(now())
+            state = (
+                "paused" if not one.enabled else "enabled" if breaker == "closed" else f"breaker {breaker}"
+            )
             click.echo(f"{one.name}\t{one.url}\t{state}\tread up to {one.cursor or '-'}")
 
 
@@ -284,7 +289,7 @@ def worker() -> None:
     """Only keep the EHRs in step, without HTTP; until Ctrl-C."""
     from .server import run_worker
 
-    run_worker(opened())
+    run_worker(opened(), settings().engine)
 
 
 @main.command("fake-ehr")

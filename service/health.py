@@ -10,8 +10,9 @@ from flask import Blueprint, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy.exc import SQLAlchemyError
 
-from .store import deliveries, messages
+from .store import deliveries, endpoints, gates, messages
 from .store.engine import is_migrated, sqlite_file
+from .sync.gate import Gate
 from .web import Services, answer, services
 
 blueprint = Blueprint("health", __name__)
@@ -39,7 +40,9 @@ def metrics() -> Response:
     with made.store.read() as c:
         counted = deliveries.counts(c)
         held = messages.held(c)
-    return Response(made.metrics.render(counted, held), content_type=CONTENT_TYPE_LATEST)
+        known = {endpoint.id: endpoint.name for endpoint in endpoints.every(c)}
+        shut = {known[id]: Gate(**fields).until is not None for id, fields in gates.every(c).items()}
+    return Response(made.metrics.render(counted, held, shut), content_type=CONTENT_TYPE_LATEST)
 
 
 def _database(made: Services) -> str:

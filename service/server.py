@@ -18,6 +18,7 @@ from .mllp.listen import Listener
 from .settings import Settings, from_environment
 from .store.engine import Store, migrate
 from .store.tables import DEFAULT_TENANT
+from .sync.spread import EMBEDDED, PROCRASTINATE, prepare
 from .sync.worker import Runner
 from .verify import require_sound
 
@@ -35,7 +36,7 @@ def wsgi() -> Flask:
     settings = from_environment(os.environ)
     app = create_app(settings, clock=now)
     if settings.worker:
-        Runner(app.extensions["itb"].store, now).start()
+        Runner(app.extensions["itb"].store, now, delivers=settings.engine == EMBEDDED).start()
     if settings.mllp_listen:
         made = app.extensions["itb"]
         Listener(made.store, settings, DEFAULT_TENANT, now, made.log, made.metrics.registry).start()
@@ -54,6 +55,7 @@ def run(settings: Settings, host: str, port: int) -> None:
     store = Store(settings.database_url)
     migrate(store)
     require_sound(store)
+    prepare(store, settings.engine)
     store.close()
     chosen = port or free_port(host)
     click.echo(f"itb-fhir serves http://{host}:{chosen}/docs", err=True)
@@ -70,9 +72,16 @@ def run(settings: Settings, host: str, port: int) -> None:
     ).serve()
 
 
-def run_worker(store: Store) -> None:
+def run_worker(store: Store, engine: str) -> None:
     """Keep the EHRs in step until Ctrl-C or SIGTERM."""
     require_sound(store)
+    prepare(store, engine)
+    if engine == PROCRASTINATE:
+        from .sync.engine import Spread
+
+        Spread(store, now).run()
+        store.close()
+        return
     stop = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())

@@ -35,6 +35,11 @@ class Settings:
     host: str = _setting("127.0.0.1", "address that `itb serve` listens on")
     port: int = _setting(8080, "port that `itb serve` listens on; 0 takes a free one")
     worker: bool = _setting(True, "`itb serve` also delivers to and reads from the EHRs, in the same process")
+    engine: str = _setting(
+        "embedded",
+        "who delivers: `embedded`, the service and `itb worker` by themselves; `procrastinate`, any number "
+        "of `itb worker` on any number of machines (PostgreSQL)",
+    )
     log_level: str = _setting("info", "`debug`, `info`, `warning` or `error`")
     min_free_bytes: int = _setting(
         50_000_000, "`/readyz` fails when the disk of an SQLite ledger has less free space"

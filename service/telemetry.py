@@ -81,8 +81,19 @@ class Metrics:
             "itb_messages", "HL7 v2 messages that wait, by status", ["status"], registry=self.registry
         )
 
-    def render(self, deliveries: Mapping[str, int], messages: Mapping[str, int]) -> bytes:
-        """The Prometheus text, with the number of deliveries and of messages that wait as it is now."""
+        self._shut = Gauge(
+            "itb_endpoint_breaker_open",
+            "1 while an EHR's breaker lets only probes through",
+            ["endpoint"],
+            registry=self.registry,
+        )
+
+    def render(
+        self, deliveries: Mapping[str, int], messages: Mapping[str, int], shut: Mapping[str, bool]
+    ) -> bytes:
+        """The Prometheus text: deliveries and messages that wait, and breakers, as they are now."""
+        for endpoint, is_shut in shut.items():
+            self._shut.labels(endpoint).set(is_shut)
         for status, count in messages.items():
             self._messages.labels(status).set(count)
         for status, count in deliveries.items():

@@ -59,7 +59,7 @@ def serve(order: dict[str, Any]) -> None:
 def work(order: dict[str, Any]) -> None:
     """What `itb worker` runs."""
     server.now = clock(order["speed"])
-    server.run_worker(Store(order["url"]))
+    server.run_worker(Store(order["url"]), order.get("engine", "embedded"))
 
 
 ROLES = {"service": serve, "worker": work}

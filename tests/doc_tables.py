@@ -15,14 +15,14 @@ from mappings.hl7v2 import oru_r01
 from mappings.hl7v2.catalogue import ORU_R40, ORU_R42, RAS_O17, RDE_O11, SIU_S12
 from mappings.hl7v2.rows import MessageMap
 from mappings.ig import pages
-from service import guide
+from service import flat, guide
 from service.commands import exits
 from service.fake_ehr import faults, personality
 from service.settings import settings_table
 
 ROOT = Path(__file__).resolve().parent.parent
 GUIDE = ROOT / "docs" / "ig"
-PAGES = ("README.md", "docs/fhir.md", "docs/hl7.md", "docs/fake-ehr.md", "docs/jobs.md")
+PAGES = ("README.md", "docs/fhir.md", "docs/hl7.md", "docs/fake-ehr.md", "docs/jobs.md", "docs/tables.md")
 MARK = re.compile(r"(<!-- table:([a-z0-9-]+) -->\n).*?(<!-- /table -->)", re.S)
 
 
@@ -121,6 +121,7 @@ MESSAGES = {
 
 TABLES = {
     "exits": exits.exits_table,
+    "flat": flat.columns_table,
     "hl7-codes": observation_codes,
     **{f"hl7-{name}": (lambda m=m: message_table(m)) for name, m in MESSAGES.items()},
     "faults": faults_table,

@@ -173,6 +173,12 @@ COMPONENTS: dict[str, Json] = {
             "type": ["object", "null"],
             "description": "what its CapabilityStatement says, once it was read",
         },
+        breaker=_object(
+            "state failures until",
+            state={"type": "string", "enum": ["closed", "open", "half-open"]},
+            failures=NUMBER,
+            until=MAYBE,
+        ),
     ),
     "Scorecard": _object(
         "endpoint url software fhir_version problems by_option system types events not_yet",

@@ -13,11 +13,12 @@ from mappings.envelope import Strictly
 from mappings.fields import Flag, Line, Part, Strict, Whole, Words, refuse
 from service.problems import Refused
 from service.steering import change_endpoint
-from service.store import audit, deliveries, endpoints
+from service.store import audit, deliveries, endpoints, gates
 from service.store.endpoints import Endpoint
 from service.store.times import stamp
 from service.sync import capability, survey
 from service.sync.capability import Matrix
+from service.sync.gate import Gate
 from service.sync.scorecard import scorecard
 from service.web import Blueprint, answer, caller, services
 
@@ -74,6 +75,9 @@ class Options(Strictly):
         500,
         metadata={"description": "about how many resources go in one transaction; 1: each event alone"},
     )
+    requests_per_second = Whole(
+        0, 1000, metadata={"description": "at most so many, from all workers together; 0: no limit"}
+    )
     parallel = Whole(1, 16, metadata={"description": "requests at a time, from one process"})
     allow_types = Words(
         *capability.WRITTEN,
@@ -123,7 +127,12 @@ def _server(matrix: Matrix) -> Json:
 
 
 def _one(endpoint: Endpoint) -> Json:
-    return shown(endpoint, survey.known(services().store, endpoint))
+    made = services()
+    with made.store.read() as c:
+        gate = Gate(**gates.find(c, endpoint.id))
+    until = stamp(gate.until) if gate.until is not None else None
+    breaker = {"state": gate.state(made.clock()), "failures": gate.failures, "until": until}
+    return shown(endpoint, survey.known(made.store, endpoint)) | {"breaker": breaker}
 
 
 @blueprint.route("", methods=["GET"])
@@ -151,7 +160,7 @@ def add_endpoint(new: Json) -> Response:
         audit.write(
             c, who.tenant_id, at=stamp(now), actor=who.name, action="add", subject=f"endpoint/{added.name}"
         )
-    return answer(shown(added), 201)
+    return answer(_one(added), 201)
 
 
 @blueprint.route("/<name>", methods=["GET"])

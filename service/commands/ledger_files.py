@@ -48,11 +48,11 @@ def import_(file: BinaryIO, dry_run: bool, checkpoint: Path | None, report: str 
         job.finish()
 
 
-def admitted(job: Job, loaded: Iterator[Loaded]) -> Iterator[Result]:
+def admitted(job: Job, loaded: Iterator[Loaded], caller: Caller = CALLER) -> Iterator[Result]:
     """What becomes of each event: taken in, or with --dry-run what would become of it."""
     store = job.store()
     try:
-        yield from (rehearse if job.dry_run else take)(store, CALLER, loaded, clock=now)
+        yield from (rehearse if job.dry_run else take)(store, caller, loaded, clock=now)
     except intake.TooMany as error:
         raise Stopped(str(error)) from None
 

@@ -19,6 +19,7 @@ DEFAULT_OPTIONS: dict[str, Any] = {
     "overlap_seconds": 300,
     "batch_size": 50,
     "parallel": 2,
+    "requests_per_second": 0,
     "headers": {},
 }
 

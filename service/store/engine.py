@@ -118,6 +118,11 @@ class Store:
             if c.info.pop(WAKES, False):
                 self.bell.ring()
 
+    def vacuum(self, table: str) -> None:
+        """Have PostgreSQL clear and count a table anew, outside of any transaction."""
+        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as c:
+            c.exec_driver_sql(f"VACUUM ANALYZE {table}")
+
     def close(self) -> None:
         self.engine.dispose()
 

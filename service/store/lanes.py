@@ -69,9 +69,9 @@ def refresh(c: Connection, endpoint_id: int, names: Collection[str]) -> None:
         c.info[WAKES] = True
 
 
-def is_due(c: Connection, endpoint_id: int, *, now: datetime) -> bool:
-    """Whether a lane could be claimed."""
-    return c.execute(_free(endpoint_id, now).limit(1)).first() is not None
+def is_due(c: Connection, endpoint_id: int, *, now: datetime, lane: str | None = None) -> bool:
+    """Whether a lane (or that one) could be claimed."""
+    return c.execute(_free(endpoint_id, now, lane).limit(1)).first() is not None
 
 
 def next_due(c: Connection, endpoint_id: int) -> str | None:
@@ -81,9 +81,9 @@ def next_due(c: Connection, endpoint_id: int) -> str | None:
     return found
 
 
-def _free(endpoint_id: int, now: datetime) -> Any:
+def _free(endpoint_id: int, now: datetime, lane: str | None) -> Any:
     at = stamp(now)
-    return (
+    query = (
         select(lanes.c.lane)
         .where(
             lanes.c.endpoint_id == endpoint_id,
@@ -92,13 +92,21 @@ def _free(endpoint_id: int, now: datetime) -> Any:
         )
         .order_by(lanes.c.due_at, lanes.c.lane)
     )
+    return query if lane is None else query.where(lanes.c.lane == lane)
 
 
 def claim(
-    c: Connection, endpoint_id: int, owner: str, *, now: datetime, until: datetime, limit: int
+    c: Connection,
+    endpoint_id: int,
+    owner: str,
+    *,
+    now: datetime,
+    until: datetime,
+    limit: int,
+    lane: str | None = None,
 ) -> list[Lease]:
-    """Take up to `limit` lanes that are due and that nobody holds, the longest waiting first."""
-    names = list(c.execute(_free(endpoint_id, now).limit(limit)).scalars())
+    """Take up to `limit` lanes (or that one) that are due and nobody's, the longest waiting first."""
+    names = list(c.execute(_free(endpoint_id, now, lane).limit(limit)).scalars())
     if not names:
         return []
     taken = c.execute(

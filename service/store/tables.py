@@ -136,6 +136,20 @@ lanes = Table(
     Index("ix_lanes_until", "until"),
 )
 
+gates = Table(
+    "gates",
+    metadata,
+    _tenant(),
+    Column("endpoint_id", Integer, ForeignKey("endpoints.id"), primary_key=True),
+    Column("failures", Integer, nullable=False),
+    Column("rounds", Integer, nullable=False),
+    Column("until", Text),
+    Column("probe", Text),
+    Column("blame", Text),
+    Column("most", Integer),
+    Column("next_call", Text),
+)
+
 links = Table(
     "links",
     metadata,

@@ -154,10 +154,15 @@ class HttpEhr:
     """An EHR over HTTP: no proxies or netrc from the environment, no redirects, bounded answers."""
 
     def __init__(
-        self, url: str, headers: Mapping[str, str] | None = None, deadline_s: float = DEADLINE_S
+        self,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        deadline_s: float = DEADLINE_S,
+        wait: Callable[[], None] = lambda: None,
     ) -> None:
         self.url = url.rstrip("/")
         self._deadline_s = deadline_s
+        self._wait = wait  # until the next request may be sent
         self._session = requests.Session()
         self._session.trust_env = False
         self._date: str | None = None
@@ -256,6 +261,7 @@ class HttpEhr:
         headers: Mapping[str, str] | None = None,
         end: float | None = None,
     ) -> Json:
+        self._wait()
         sent = {"X-Request-ID": str(uuid.uuid4()), **(headers or {})}
         data = None
         if body is not None:

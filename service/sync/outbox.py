@@ -11,21 +11,25 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 
+from sqlalchemy import Connection
+
 from service.chain import Damaged
-from service.store import audit, deliveries, lanes, leases, links
+from service.store import audit, deliveries, gates, lanes, leases, links
 from service.store.deliveries import Delivery, Outcome
 from service.store.engine import Store
 from service.store.lanes import Lease
 from service.store.times import stamp
 from service.telemetry import make_log
 
+from . import gate
 from .ehr import EhrError
+from .gate import Gate
 from .push import Route, Settle, deliver
 from .readback import Unresolved
-from .retry import Act, decide
+from .retry import TABLE, Act, decide
 from .send import Sent
 from .shape import Held
 
@@ -78,18 +82,29 @@ class Keeper:
             leases.renew(c, owners, until=self._now() + LEASE)
 
 
-def step(route: Route, keeper: Keeper, owner: str, *, most_lanes: int | None = None) -> Counter[str] | None:
-    """What some deliveries of due lanes came to, by status; None when there was no lane to take."""
+def step(
+    route: Route, keeper: Keeper, owner: str, *, most_lanes: int | None = None, lane: str | None = None
+) -> Counter[str] | None:
+    """What some deliveries of due lanes (or of one) came to, by status; None when there was none to take."""
     endpoint, now = route.endpoint, route.now()
     if not endpoint.enabled:
         return None
     with route.store.read() as c:
-        if not lanes.is_due(c, endpoint.id, now=now):
+        shut = gate.ask(Gate(**gates.find(c, endpoint.id)), owner, 1, now)[1] is None
+        if shut or not lanes.is_due(c, endpoint.id, now=now, lane=lane):
             return None
     limit = most_lanes or max(1, route.size // 2)
     with keeper.keep(owner):
         with route.store.write() as c:
-            taken = lanes.claim(c, endpoint.id, owner, now=now, until=now + LEASE, limit=limit)
+            before = Gate(**gates.find(c, endpoint.id))
+            asked, allowed = gate.ask(before, owner, limit, now)
+            if allowed is None:
+                return None
+            limit = allowed.most
+            until = now + LEASE
+            taken = lanes.claim(c, endpoint.id, owner, now=now, until=until, limit=limit, lane=lane)
+            if taken and asked != before:
+                gates.save(c, endpoint.tenant_id, endpoint.id, asdict(asked))
             most = max(1, min(PER_LANE, limit // max(1, len(taken))))
             found = deliveries.waiting(c, taken, now=now, most=most)
         if not taken:
@@ -132,11 +147,29 @@ def _record(
         links.save_many(c, made, now=now)
         links.agree(c, kept)
         deliveries.record(c, outcomes, now=now)
+        _heard(c, route, sent, now, done_by)
         audit.write_many(c, endpoint.tenant_id, [_audited(one, now) for one in outcomes if _tells(one)])
         lanes.refresh(c, endpoint.id, ours)
         if done_by is not None:
             lanes.release(c, endpoint.id, ours, done_by)
     return Counter(one.status for one in outcomes)
+
+
+def _heard(c: Connection, route: Route, sent: Sequence[Sent], now: datetime, done_by: str | None) -> None:
+    """Tell the endpoint's gate what was heard of the server: one failure for all that went together."""
+    before = Gate(**gates.find(c, route.endpoint.id))
+    after = before
+    told = next((one for one in sent if isinstance(one.error, EhrError)), None)
+    failure = type(told.error).__name__ if told is not None else ""
+    if told is not None and isinstance(told.error, EhrError) and TABLE[failure].endpoint:
+        asked = told.error.retry_after_s
+        after = gate.failed(before, failure, told.delivery.lane, now, random.random(), asked)
+    elif any(one.status is not None or isinstance(one.error, EhrError) for one in sent):
+        after = gate.answered(before, max(1, route.size // 2))
+    elif done_by is not None and before.probe == done_by:
+        after = replace(before, probe=None, until=now)  # nothing had to be sent: another one may ask
+    if after != before:
+        gates.save(c, route.endpoint.tenant_id, route.endpoint.id, asdict(after))
 
 
 def _outcome(sent: Sent, now: datetime, chance: float) -> Outcome:

@@ -17,6 +17,7 @@ from mappings.event import Event, telling_of
 from mappings.event import identity as key_of
 from mappings.identity import resource_identity
 from mappings.validate import validate
+from service.references import literal_references, with_identifiers
 from service.store import events, links
 from service.store.endpoints import Endpoint
 from service.store.engine import Store
@@ -72,7 +73,7 @@ class Reader:
             self._patients.clear()
         wanted: dict[str, set[str]] = {}
         for resource in resources:
-            for reference in _literal_references(resource):
+            for reference in literal_references(resource):
                 type, _, id = reference.partition("/")
                 if type in PARTS:
                     wanted.setdefault(type, set()).add(id)
@@ -83,7 +84,7 @@ class Reader:
 
     def _find_links(self, resources: Iterable[Json]) -> None:
         wanted: dict[str, set[str]] = {}
-        for reference in (found for resource in resources for found in _literal_references(resource)):
+        for reference in (found for resource in resources for found in literal_references(resource)):
             type, _, id = reference.partition("/")
             if id and type != "Patient":
                 wanted.setdefault(type, set()).add(id)
@@ -132,7 +133,7 @@ class Reader:
         return Told(reading.events[0], notes, resource, self._people(resource))
 
     def _people(self, resource: Json) -> tuple[Json, ...]:
-        ids = {r.partition("/")[2] for r in _literal_references(resource) if r.startswith("Patient/")}
+        ids = {r.partition("/")[2] for r in literal_references(resource) if r.startswith("Patient/")}
         return tuple(self._patient(next(iter(ids)))[1]) if len(ids) == 1 else ()
 
     def told_by_part(self, part: Json, link: Link) -> Told | None:
@@ -162,14 +163,14 @@ class Reader:
             if device not in self._uses:
                 self._fetch_uses([device])
             yield from self._uses[device]
-        for reference in sorted(set(_literal_references(resource))):
+        for reference in sorted(set(literal_references(resource))):
             if reference.partition("/")[0] in PARTS and (found := self._read(reference)) is not None:
                 yield found
 
     def _named(self, resource: Json) -> Json:
         """A copy whose literal references carry business identifiers: our links, a patient from the EHR."""
         found: dict[str, Json] = {}
-        for reference in set(_literal_references(resource)):
+        for reference in set(literal_references(resource)):
             type, _, id = reference.partition("/")
             if type == "Patient":
                 found[reference] = self._patient(id)[0]
@@ -180,7 +181,7 @@ class Reader:
             link = self._links[reference]
             if link is not None:
                 found[reference] = {"system": link.system, "value": link.value}
-        return _with_identifiers(resource, found)
+        return with_identifiers(resource, found)
 
     def _patient(self, id: str) -> tuple[Json, list[Json]]:
         """The business identifier to call a patient by, and all there are."""
@@ -246,26 +247,3 @@ def records_links(c: Any, endpoint: Endpoint, event: Event) -> list[Link]:
     """The links of all resources of a record."""
     found = (links.find(c, endpoint.id, *resource_identity(resource)) for resource in encode(event))
     return [link for link in found if link is not None]
-
-
-def _literal_references(node: Json) -> Iterator[str]:
-    if isinstance(node, dict):
-        if isinstance(node.get("reference"), str):
-            yield node["reference"]
-        for value in node.values():
-            yield from _literal_references(value)
-    elif isinstance(node, list):
-        for item in node:
-            yield from _literal_references(item)
-
-
-def _with_identifiers(node: Json, found: dict[str, Json]) -> Json:
-    if isinstance(node, list):
-        return [_with_identifiers(item, found) for item in node]
-    if not isinstance(node, dict):
-        return node
-    made = {key: _with_identifiers(value, found) for key, value in node.items()}
-    name = found.get(node["reference"]) if isinstance(node.get("reference"), str) else None
-    if name is not None and "identifier" not in node:
-        made |= {"type": node["reference"].partition("/")[0], "identifier": dict(name)}
-    return made

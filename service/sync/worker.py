@@ -6,17 +6,18 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from service.store import endpoints, lanes, leases
+from service.store import endpoints, gates, lanes, leases
 from service.store.endpoints import Endpoint
 from service.store.engine import Store
 from service.telemetry import make_log
 
 from . import survey
 from .ehr import EhrError, HttpEhr
+from .gate import Gate, call
 from .outbox import LEASE, Keeper, step
 from .owner import is_gone, process_name
 from .patient_cache import Patients
@@ -52,14 +53,25 @@ class Result:
         return ", ".join([*words, *([self.error] if self.error else [])]) or "nothing to do"
 
 
-def connect(endpoint: Endpoint) -> HttpEhr:
-    """The EHR of an endpoint."""
-    return HttpEhr(endpoint.url, headers=endpoint.options.get("headers") or {})
+def connect(endpoint: Endpoint, store: Store | None = None, now: Clock | None = None) -> HttpEhr:
+    """The EHR of an endpoint; with a store, at the pace that all its workers keep together."""
+    headers = endpoint.options.get("headers") or {}
+    pace = endpoint.options["requests_per_second"]
+    if store is None or now is None or not pace:
+        return HttpEhr(endpoint.url, headers=headers)
+
+    def wait() -> None:
+        with store.write() as c:
+            after, seconds = call(Gate(**gates.find(c, endpoint.id)), pace, now())
+            gates.save(c, endpoint.tenant_id, endpoint.id, asdict(after))
+        time.sleep(seconds)
+
+    return HttpEhr(endpoint.url, headers=headers, wait=wait)
 
 
 def sync_once(store: Store, endpoint: Endpoint, now: Clock, *, accept_deletions: bool = False) -> Result:
     """Read what changed, deliver all that is due, and read again so that our own writes are known as such."""
-    ehr = connect(endpoint)
+    ehr = connect(endpoint, store, now)
     pulled: dict[str, int] = {}
     sent: dict[str, int] = {}
     try:
@@ -114,8 +126,8 @@ class Runner:
     One more looks for new endpoints, and for leases of processes that were killed.
     """
 
-    def __init__(self, store: Store, now: Clock) -> None:
-        self._store, self._now = store, now
+    def __init__(self, store: Store, now: Clock, *, delivers: bool = True) -> None:
+        self._store, self._now, self._delivers = store, now, delivers
         self._stop = threading.Event()
         self._keeper = Keeper(store, now)
         self._threads: dict[tuple[int, str], threading.Thread] = {}
@@ -140,7 +152,7 @@ class Runner:
                     known = endpoints.every(c)
                 for endpoint in known:
                     self._patients.setdefault(endpoint.id, Patients(endpoint, self._now))
-                    for number in range(endpoint.options["parallel"]):
+                    for number in range(endpoint.options["parallel"] if self._delivers else 0):
                         self._begin(endpoint.id, f"push-{number}", self._push)
                     self._begin(endpoint.id, "pull", self._pull)
                     self._begin(endpoint.id, "survey", self._survey)
@@ -164,7 +176,9 @@ class Runner:
             endpoint = self._endpoint(id)
             if endpoint is not None and survey.is_due(self._store, endpoint, self._now):
                 try:
-                    survey.refresh(self._store, connect(endpoint), endpoint, self._now)
+                    survey.refresh(
+                        self._store, connect(endpoint, self._store, self._now), endpoint, self._now
+                    )
                 except EhrError as error:
                     log.warning("survey failed", endpoint=endpoint.name, error=type(error).__name__)
             self._stop.wait(SURVEY_S)
@@ -176,7 +190,7 @@ class Runner:
             try:
                 endpoint = self._endpoint(id)
                 if endpoint is not None:
-                    ehr = ehr or connect(endpoint)
+                    ehr = ehr or connect(endpoint, self._store, self._now)
                     route = Route(self._store, ehr, endpoint, self._patients[id], self._now)
                     if step(route, self._keeper, step_name()) is not None:
                         continue
@@ -192,7 +206,7 @@ class Runner:
             try:
                 endpoint = self._endpoint(id)
                 if endpoint is not None:
-                    ehr = ehr or connect(endpoint)
+                    ehr = ehr or connect(endpoint, self._store, self._now)
                     thorough = time.monotonic() >= thorough_at
                     self._pull_alone(ehr, endpoint, thorough)
                     thorough_at = time.monotonic() + THOROUGH_S if thorough else thorough_at

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from service.store import links
-from service.sync import agreement, merge, push
+from service.sync import agreement, merge, send
 from service.sync.ehr import EhrError, Stale
 from service.sync.merge import Merged
 from service.sync.pull import pull
@@ -173,15 +173,14 @@ def theirs_replaces_ours(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_if_match(patch: pytest.MonkeyPatch) -> None:
-    right = push._bundle
+    right = send.entry
 
     def wrong(*arguments: Any) -> Any:
-        bundle = right(*arguments)
-        for entry in bundle["entry"]:
-            entry["request"].pop("ifMatch", None)
-        return bundle
+        entry = right(*arguments)
+        entry["request"].pop("ifMatch", None)
+        return entry
 
-    patch.setattr(push, "_bundle", wrong)
+    patch.setattr(send, "entry", wrong)
 
 
 def base_is_what_we_are_about_to_write(patch: pytest.MonkeyPatch) -> None:

@@ -46,11 +46,13 @@ def test_an_endpoint_is_added_listed_and_read(client: FlaskClient) -> None:
             "overlap_seconds": 300,
             "batch_size": 50,
             "parallel": 2,
+            "requests_per_second": 0,
             "headers": {"Authorization": "(set)"},
         },
         "created_at": "2026-11-23T09:00:00.000000Z",
         "read_until": None,
         "server": None,
+        "breaker": {"state": "closed", "failures": 0, "until": None},
     }
     assert client.get(ENDPOINTS).json == {"endpoints": [made.json]}
     assert client.get(f"{ENDPOINTS}/hapi").json == made.json

@@ -1,0 +1,110 @@
+"""Spreads the lanes over any number of workers on any number of machines, by Procrastinate on PostgreSQL.
+
+A job has its lane as its lock, so Procrastinate gives a lane to one worker at a time; the lane's own lease
+and fence (store/lanes) hold even where it does not. What is no delivery (reading, asking what a server can
+do) is the embedded runner's, one worker at a time by its leases.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from datetime import datetime
+
+import procrastinate
+
+from service.store import endpoints, jobs
+from service.store.endpoints import Endpoint
+from service.store.engine import Store
+from service.telemetry import make_log
+
+from .ehr import Ehr
+from .outbox import Keeper, step
+from .patient_cache import Patients
+from .push import Route
+from .worker import Runner, connect, step_name
+
+CONCURRENCY = 4
+SWEEP_S = 2.0
+MANY = 1000
+"""After so many new jobs at once PostgreSQL must be told to count anew, or finding one reads them all."""
+log = make_log()
+
+
+class Spread:
+    """One worker process of many: `run` ends with SIGINT or SIGTERM."""
+
+    def __init__(self, store: Store, now: Callable[[], datetime]) -> None:
+        self._store, self._now = store, now
+        self._keeper = Keeper(store, now)
+        self._patients: dict[int, Patients] = {}
+        self._local = threading.local()
+        self._stop = threading.Event()
+
+    def run(self) -> None:
+        """Work until a signal; the deliveries of a lane in order, several lanes beside each other."""
+        # It names a job by its arguments in its log, and a lane may be named by a patient.
+        logging.getLogger("procrastinate").setLevel(logging.CRITICAL)
+        runner = Runner(self._store, self._now, delivers=False)
+        runner.start()
+        sweeper = threading.Thread(target=self._sweep, name="itb-sweep", daemon=True)
+        sweeper.start()
+        try:
+            asyncio.run(self._serve())
+        finally:
+            self._stop.set()
+            runner.stop()
+            sweeper.join(10)
+
+    async def _serve(self) -> None:
+        url = self._store.engine.url.set(drivername="postgresql")
+        app = procrastinate.App(
+            connector=procrastinate.PsycopgConnector(conninfo=url.render_as_string(hide_password=False))
+        )
+        app.task(name=jobs.TASK)(self._lane)
+        async with app.open_async():
+            await app.run_worker_async(
+                queues=[jobs.QUEUE],
+                concurrency=CONCURRENCY,
+                fetch_job_polling_interval=1.0,
+                delete_jobs="always",
+                shutdown_graceful_timeout=10.0,
+                update_heartbeat_interval=jobs.STALE_S / 5,
+                stalled_worker_timeout=float(jobs.STALE_S),
+            )
+
+    def _lane(self, endpoint_id: int, lane: str) -> None:
+        """One job: all that is due in the lane."""
+        try:
+            with self._store.read() as c:
+                endpoint = endpoints.by_id(c, endpoint_id)
+            if endpoint is None:
+                return
+            patients = self._patients.setdefault(endpoint.id, Patients(endpoint, self._now))
+            route = Route(self._store, self._ehr(endpoint), endpoint, patients, self._now)
+            while not self._stop.is_set() and step(route, self._keeper, step_name(), lane=lane) is not None:
+                pass
+        except Exception:
+            log.exception("job failed", endpoint=endpoint_id)  # the sweep makes another
+
+    def _ehr(self, endpoint: Endpoint) -> Ehr:
+        """The EHR of this thread: a session of `requests` is no two threads' at once."""
+        known: dict[int, tuple[Endpoint, Ehr]] = self._local.__dict__.setdefault("ehrs", {})
+        was, ehr = known.get(endpoint.id, (None, None))
+        if was is None or ehr is None or (was.url, was.options) != (endpoint.url, endpoint.options):
+            ehr = connect(endpoint, self._store, self._now)
+            known[endpoint.id] = (endpoint, ehr)
+        return ehr
+
+    def _sweep(self) -> None:
+        while not self._stop.is_set():
+            try:
+                with self._store.write() as c:
+                    made = jobs.sweep(c, now=self._now())
+                if made >= MANY:
+                    self._store.vacuum("procrastinate_jobs")
+            except Exception:
+                log.exception("sweep failed")
+            self._stop.wait(SWEEP_S)

@@ -1,0 +1,205 @@
+"""Procrastinate spreads the lanes: a job is in its delivery's transaction, and workers may come and go."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from chaos import FakeTarget, left_behind
+from history import check
+from service.intake import Loaded, take
+from service.store import deliveries, endpoints, jobs
+from service.store.engine import Store, StoreError, migrate
+from service.store.keys import Caller
+from service.store.times import stamp
+from service.sync.spread import prepare
+from service.synthetic import clinic
+
+WORKER = [sys.executable, "-m", "service.cli", "worker"]
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+@pytest.fixture
+def store(postgresql_url: str) -> Iterator[Store]:
+    made = Store(postgresql_url)
+    migrate(made)
+    prepare(made, "procrastinate")
+    with made.write() as c:
+        endpoints.add(c, 1, "ward", "http://ehr.invalid", {}, now=now())
+    yield made
+    made.close()
+
+
+def loaded(number: int, pumps: int = 5) -> list[Loaded]:
+    sent = [event for event, _ in zip(clinic(pumps, 5, 1), range(number), strict=False)]
+    return [Loaded(event["source"], event["id"], event) for event in sent]
+
+
+def accept(store: Store, sent: list[Loaded]) -> set[str]:
+    return {result.outcome for result in take(store, Caller(1, "test"), sent, clock=now)}
+
+
+def deferred(store: Store) -> dict[str, Any]:
+    with store.read() as c:
+        rows = c.execute(text("SELECT * FROM procrastinate_jobs"))
+        found = {row.lock: row for row in rows.all()}
+    return found
+
+
+def lanes_of(store: Store) -> set[str]:
+    with store.read() as c:
+        return {f"{d.endpoint_id}/{d.lane}" for d in deliveries.search(c, 1, limit=1000)}
+
+
+def test_each_lane_that_waits_has_one_job_with_its_name_as_lock(store: Store) -> None:
+    assert accept(store, loaded(40)) == {"accepted"}
+    found = deferred(store)
+    assert set(found) == lanes_of(store)
+    for lock, job in found.items():
+        assert (f"{job.args['endpoint_id']}/{job.args['lane']}", job.queueing_lock) == (lock, lock)
+        assert job.status == "todo"
+
+
+def test_a_job_is_in_the_transaction_of_its_delivery(store: Store) -> None:
+    class Undone(Exception):
+        pass
+
+    with pytest.raises(Undone), store.write() as c:
+        from service.store import events
+
+        event = loaded(1)[0].event
+        known = endpoints.every(c, 1)
+        assert event is not None
+        events.accept(c, 1, event, received_at=now(), actor="t", endpoints=known)
+        assert c.execute(text("SELECT count(*) FROM procrastinate_jobs")).scalar() == 1
+        raise Undone
+    assert deferred(store) == {}
+    assert lanes_of(store) == set()
+
+
+def test_a_job_waits_as_long_as_its_lane_and_comes_forward_with_it(store: Store) -> None:
+    accept(store, loaded(1))
+    for delay in (timedelta(hours=1), timedelta(minutes=5)):
+        due = now() + delay
+        with store.write() as c:
+            c.execute(text("UPDATE lanes SET due_at = :at"), {"at": stamp(due)})
+        (job,) = deferred(store).values()
+        assert job.scheduled_at == due
+
+
+def test_jobs_that_are_lost_are_made_again(store: Store) -> None:
+    accept(store, loaded(40))
+    whole = set(deferred(store))
+    with store.write() as c:
+        c.execute(text("DELETE FROM procrastinate_jobs WHERE id % 2 = 0"))
+        c.execute(text("UPDATE procrastinate_jobs SET status = 'doing'"))  # by a worker that is gone
+        assert jobs.sweep(c, now=now() + timedelta(seconds=1)) == len(whole)
+        assert jobs.sweep(c, now=now()) == 0
+    assert set(deferred(store)) == whole
+    assert {job.status for job in deferred(store).values()} == {"todo"}
+
+
+def test_a_lane_that_is_due_by_our_clock_does_not_wait_for_the_database_s(store: Store) -> None:
+    accept(store, loaded(1))
+    ours = now() + timedelta(hours=1)
+    with store.write() as c:
+        c.execute(text("UPDATE lanes SET due_at = :at"), {"at": stamp(ours)})
+        jobs.sweep(c, now=ours - timedelta(seconds=1))
+        assert c.execute(text("SELECT scheduled_at FROM procrastinate_jobs")).scalar() == ours
+        jobs.sweep(c, now=ours)
+        assert c.execute(text("SELECT scheduled_at FROM procrastinate_jobs")).scalar() is None
+
+
+def test_many_new_jobs_are_counted_anew(store: Store) -> None:
+    store.vacuum("procrastinate_jobs")
+    with store.read() as c:
+        query = text("SELECT count(*) FROM pg_stat_user_tables WHERE relname = 'procrastinate_jobs'")
+        assert c.execute(query).scalar() == 1
+
+
+def test_the_embedded_engine_defers_nothing(store: Store) -> None:
+    prepare(store, "embedded")
+    accept(store, loaded(5))
+    assert deferred(store) == {}
+    prepare(store, "procrastinate")
+    with store.write() as c:
+        assert jobs.sweep(c, now=now()) == len(lanes_of(store)), "what waited before is taken up"
+
+
+def test_an_engine_that_cannot_be_is_refused(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="embedded or procrastinate"):
+        prepare(store, "celery")
+    with pytest.raises(StoreError, match="needs PostgreSQL"):
+        prepare(Store(f"sqlite:///{tmp_path}/itb.db"), "procrastinate")
+
+
+# --- several workers, one of them killed ----------------------------------------------------------------
+
+
+def start(url: str, log: Path) -> subprocess.Popen[bytes]:
+    env = os.environ | {"ITB_DATABASE_URL": url, "ITB_ENGINE": "procrastinate"}
+    with log.open("ab") as out:
+        return subprocess.Popen(WORKER, env=env, stdout=out, stderr=out, start_new_session=True)
+
+
+def test_three_workers_deliver_in_order_though_one_is_killed(postgresql_url: str, tmp_path: Path) -> None:
+    target, log = FakeTarget("status=503@5%;reset-after@2%/transaction", 3), tmp_path / "log"
+    store = Store(postgresql_url)
+    migrate(store)
+    prepare(store, "procrastinate")
+    with store.write() as c:
+        endpoints.add(c, 1, "ward", target.url, {"poll_seconds": 60}, now=now())
+    sent = loaded(400, pumps=20)
+    events = [one.event for one in sent]
+    target.register([dict(p) for p in {tuple(e["patient"].items()): e["patient"] for e in events}.values()])
+    workers = [start(postgresql_url, log) for _ in range(3)]
+    try:
+        sender = threading.Thread(target=lambda: accept(store, sent))
+        sender.start()
+        wait_until(lambda: target.applied() >= 60, log)
+        os.killpg(workers[0].pid, signal.SIGKILL)
+        workers[0].wait()
+        sender.join()
+        wait_until(lambda: target.applied() >= 250, log)
+        workers.append(start(postgresql_url, log))  # one more, in mid-flight
+        target.calm()
+        wait_until(lambda: not waiting(store), log)
+        for worker in workers[1:]:
+            worker.send_signal(signal.SIGTERM)
+        assert [worker.wait(30) for worker in workers[1:]] == [0, 0, 0]
+    finally:
+        for worker in workers:
+            if worker.poll() is None:
+                os.killpg(worker.pid, signal.SIGKILL)
+                worker.wait()
+        target.stop()
+    assert check(left_behind(store, target.writes(), events, log, 0.0)) == []
+    assert {job.status for job in deferred(store).values()} <= {"todo"}, "what is left finds nothing to do"
+    store.close()
+
+
+def waiting(store: Store) -> int:
+    with store.read() as c:
+        counts = deliveries.counts(c)
+    return counts["pending"] + counts["failed"] + counts["parked"]
+
+
+def wait_until(true: Any, log: Path, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, log.read_text()[-3000:]
+        time.sleep(0.05)
