@@ -1,4 +1,4 @@
-"""`itb doctor`: what is there, what is wrong, and what each server can take."""
+"""`itb doctor`, `itb reconcile`, `itb cases`: what each server can take, what it holds, what is wrong."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _asked(store: Any, endpoint: Any) -> Json:
 
     error = None
     try:
-        matrix = survey.refresh(store, connect(endpoint), endpoint, now)
+        matrix = survey.refresh(store, connect(endpoint, store, now), endpoint, now)
     except EhrError as failure:
         error = f"{type(failure).__name__}: its /metadata could not be read"
         known = survey.known(store, endpoint)
@@ -132,4 +132,109 @@ def _event_lines(one: Json) -> list[str]:
     return lines
 
 
-COMMANDS = (doctor,)
+@click.command()
+@click.argument("endpoint")
+@click.option(
+    "--fix", is_flag=True, help="mend what may be mended: sent again, read into the ledger, or asked"
+)
+@click.option("--json", "as_json", is_flag=True, help="the findings as JSON, one a line, then the summary")
+def reconcile(endpoint: str, fix: bool, as_json: bool) -> None:
+    """Compare everything that ENDPOINT should hold with what it holds, by identifier and content.
+
+    With --fix what is missing or older there is due for delivery again, in the order of its lane, and what
+    was edited there is read into the ledger; what was deleted there, or is there twice, waits for a person.
+    Nothing is ever deleted there. The exit status is 1 when something differs and was not mended.
+    """
+    from .progress import advancing
+    from .store import drift
+    from .sync.ehr import EhrError
+    from .sync.reconcile import Comparison
+    from .sync.reconcile import reconcile as compare
+    from .sync.survey import refresh
+    from .sync.worker import connect
+
+    store = opened()
+    of = named(store, endpoint)
+    ehr = connect(of, store, now)
+    try:
+        comparison = Comparison(store, ehr, of, refresh(store, ehr, of, now), now, fix)
+        with store.read() as c:
+            total = drift.count_settled(c, of)
+        with advancing(f"comparing {endpoint}", total) as advance:
+            run = compare(comparison, "cli", advance)
+    except EhrError as error:
+        raise click.ClickException(f"{type(error).__name__}: {endpoint} could not be read") from None
+    whole = _show(store, run, as_json)
+    click.echo(_summary(run, as_json))
+    sys.exit(0 if whole else 1)
+
+
+def _show(store: Any, run: Any, as_json: bool) -> bool:
+    """Print every finding; whether all of them were mended (so also when there is none)."""
+    from .api.drift import shown
+    from .store import drift
+
+    after, whole = 0, True
+    while True:
+        with store.read() as c:
+            found = drift.of_run(c, TENANT, run.id, limit=500, after_id=after)
+        if not found:
+            return whole
+        for one in found:
+            whole = whole and one.repaired is not None and one.kind != "duplicate"
+            named_as = f"{one.resource_type} {one.system.rpartition('/')[2]} {one.value}"
+            done = f" -> {one.repaired}" if one.repaired else ""
+            line = f"{one.kind:<10}{named_as}: {one.reason}{done}"
+            click.echo(dumps(shown(one)).decode() if as_json else line)
+        after = found[-1].id
+
+
+def _summary(run: Any, as_json: bool) -> str:
+    from .api.drift import summary
+
+    if as_json:
+        return dumps(summary(run)).decode()
+    said = ", ".join(f"{number} {kind}" for kind, number in run.counts.items()) or "no difference"
+    return f"{run.compared} records compared: {said}"
+
+
+@click.group()
+def cases() -> None:
+    """What a person must sort out in an EHR, such as a record that it holds twice."""
+
+
+@cases.command("list")
+@click.option("--all", "every", is_flag=True, help="closed ones too")
+def cases_list(every: bool) -> None:
+    """Each case: number, endpoint, what it is about, and the ids that the EHR uses."""
+    from .store import drift, endpoints
+
+    after = 0
+    with opened().read() as c:
+        names = {one.id: one.name for one in endpoints.every(c, TENANT)}
+        while page := drift.search_cases(
+            c, TENANT, limit=500, after_id=after, status=None if every else "open"
+        ):
+            for one in page:
+                about = f"{one.resource_type} {one.system.rpartition('/')[2]} {one.value}"
+                ids = ", ".join(one.remote_ids)
+                click.echo(f"{one.id}\t{names[one.endpoint_id]}\t{one.kind}\t{about}\t{ids}\t{one.status}")
+            after = page[-1].id
+
+
+@cases.command("close")
+@click.argument("number", type=int)
+@click.option("--reason", required=True, help="what was done about it")
+def cases_close(number: int, reason: str) -> None:
+    """Close case NUMBER; a later comparison opens it again where it was not sorted out."""
+    from .store import audit, drift
+    from .store.times import stamp
+
+    with opened().write() as c:
+        if not drift.close_case(c, TENANT, number, reason, now=now()):
+            raise click.ClickException(f"there is no open case {number}")
+        audit.write(c, TENANT, at=stamp(now()), actor="cli", action="close", subject=f"case/{number}")
+    click.echo(f"{number} closed")
+
+
+COMMANDS = (doctor, reconcile, cases)

@@ -10,7 +10,7 @@ from flask import Blueprint, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy.exc import SQLAlchemyError
 
-from .store import deliveries, endpoints, gates, messages
+from .store import deliveries, drift, endpoints, gates, messages
 from .store.engine import is_migrated, sqlite_file
 from .sync.gate import Gate
 from .web import Services, answer, services
@@ -39,10 +39,10 @@ def metrics() -> Response:
     made = services()
     with made.store.read() as c:
         counted = deliveries.counts(c)
-        held = messages.held(c)
+        held, drifted = messages.held(c), drift.newest_counts(c)
         known = {endpoint.id: endpoint.name for endpoint in endpoints.every(c)}
         shut = {known[id]: Gate(**fields).until is not None for id, fields in gates.every(c).items()}
-    return Response(made.metrics.render(counted, held, shut), content_type=CONTENT_TYPE_LATEST)
+    return Response(made.metrics.render(counted, held, shut, drifted), content_type=CONTENT_TYPE_LATEST)
 
 
 def _database(made: Services) -> str:

@@ -74,6 +74,12 @@ class Metrics:
             ["method", "route", "status"],
             registry=self.registry,
         )
+        self._drift = Gauge(
+            "itb_drift",
+            "What differed at the newest comparison of an EHR with the ledger",
+            ["endpoint", "kind"],
+            registry=self.registry,
+        )
         self._deliveries = Gauge(
             "itb_deliveries", "Deliveries to EHRs, by status", ["status"], registry=self.registry
         )
@@ -89,9 +95,16 @@ class Metrics:
         )
 
     def render(
-        self, deliveries: Mapping[str, int], messages: Mapping[str, int], shut: Mapping[str, bool]
+        self,
+        deliveries: Mapping[str, int],
+        messages: Mapping[str, int],
+        shut: Mapping[str, bool],
+        drift: Mapping[tuple[str, str], int],
     ) -> bytes:
-        """The Prometheus text: deliveries and messages that wait, and breakers, as they are now."""
+        """The Prometheus text, as it is now: deliveries, messages that wait, breakers, drift of the EHRs."""
+        self._drift.clear()
+        for (endpoint, kind), count in drift.items():
+            self._drift.labels(endpoint, kind).set(count)
         for endpoint, is_shut in shut.items():
             self._shut.labels(endpoint).set(is_shut)
         for status, count in messages.items():

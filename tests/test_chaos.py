@@ -1,4 +1,4 @@
-"""Chaos, small enough for every run; `make chaos` has full seeds on both databases, `--bug` bugs on purpose."""
+"""Chaos, small enough for every run; `make chaos` has full seeds on both databases, and bugs on purpose."""
 
 from __future__ import annotations
 

@@ -131,7 +131,18 @@ def is_ours(message: Message, sender: SenderMap) -> bool:
 def _msh(trigger: str, sender: SenderMap, made: Header, profile: str, c: Context) -> Segment:
     ours, theirs = sender.sending, sender.receiving
     names = [escape(name, c.separators) for name in (*ours, *theirs)]
-    msh = ["MSH", "|", "^~\\&", *names, made.made_at, "", trigger, made.control_id, "P", sender.version]
+    msh = [
+        "MSH",
+        "|",
+        "^~\\&",
+        *names,
+        made.made_at,
+        "",
+        trigger,
+        escape(made.control_id, c.separators),
+        "P",
+        sender.version,
+    ]
     msh += ["", "", sender.accept_ack, sender.application_ack, "", "UNICODE UTF-8"]
     return [*msh, "", "", profile] if profile else msh
 

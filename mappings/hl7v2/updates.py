@@ -34,6 +34,7 @@ from .values import (
     amount,
     nth,
     parts,
+    plain,
 )
 
 Update = dict[str, Any]
@@ -173,7 +174,11 @@ def _patient_in(t: _Taker, kind: str) -> Update:
     source = t.c.sender.source or None
     if source is None:
         t.issues.append(Issue("MSH[1]-10", "source", "the sender's file names no source"))
-    made: Update = {"source": source, "id": t.group.text("MSH", 10), "patient": t.number("PID", 3)}
+    made: Update = {
+        "source": source,
+        "id": plain(t.group.text("MSH", 10), t.c),
+        "patient": t.number("PID", 3),
+    }
     made["occurred_at"] = t.take(MOMENT, "EVN", 6)[0] or t.take(MOMENT, "EVN", 2, required=True)[0]
     if kind == "patient-merge":
         made["other"] = t.number("MRG", 1)

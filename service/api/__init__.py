@@ -1,6 +1,6 @@
 """The JSON API under /api/v1: one module a noun, each with its blueprint."""
 
-from . import conflicts, convert, deliveries, endpoints, events, hl7, messages, pumps
+from . import cases, conflicts, convert, deliveries, drift, endpoints, events, hl7, messages, pumps
 
 BLUEPRINTS = (
     events.blueprint,
@@ -9,6 +9,8 @@ BLUEPRINTS = (
     hl7.blueprint,
     endpoints.blueprint,
     deliveries.blueprint,
+    drift.blueprint,
+    cases.blueprint,
     messages.blueprint,
     conflicts.blueprint,
 )

@@ -9,6 +9,7 @@ from marshmallow import fields
 from sqlalchemy import Connection
 
 from mappings.envelope import Strictly
+from mappings.exact_json import loads
 from mappings.fields import Code, Line
 from service.problems import Refused
 from service.steering import CannotChange, change_delivery
@@ -40,6 +41,8 @@ def shown(delivery: Delivery, endpoint: str, event: StoredEvent | None) -> Json:
         "conflict": delivery.conflict_id,
         "created_at": delivery.created_at,
         "updated_at": delivery.updated_at,
+        "rung": delivery.rung,
+        "loss": loads(delivery.loss) if delivery.loss else None,
     }
     if event is not None:
         about = event.event

@@ -173,6 +173,7 @@ COMPONENTS: dict[str, Json] = {
             "type": ["object", "null"],
             "description": "what its CapabilityStatement says, once it was read",
         },
+        drift={"type": ["object", "null"], "description": "the newest comparison with the ledger, in short"},
         breaker=_object(
             "state failures until",
             state={"type": "string", "enum": ["closed", "open", "half-open"]},
@@ -193,6 +194,29 @@ COMPONENTS: dict[str, Json] = {
         events={"type": "array", "items": _object("type rung sends left_out lost why judged")},
         not_yet={"type": "object"},
     ),
+    "Drift": _object(
+        "comparison findings next_cursor",
+        comparison={"type": ["object", "null"], "description": "when, by whom, how many records, counts"},
+        findings={
+            "type": "array",
+            "items": _object("kind resource_type identifier remote_ids reason repaired"),
+        },
+        next_cursor=MAYBE,
+    ),
+    "Case": _object(
+        "id endpoint kind resource_type identifier remote_ids status reason opened_at updated_at",
+        id=NUMBER,
+        endpoint=TEXT,
+        kind=TEXT,
+        resource_type=TEXT,
+        identifier=_object("system value", system=TEXT, value=TEXT),
+        remote_ids={"type": "array", "items": TEXT},
+        status={"type": "string", "enum": ["open", "closed"]},
+        reason=MAYBE,
+        opened_at=TEXT,
+        updated_at=TEXT,
+    ),
+    "CasePage": _object("cases next_cursor", cases=_list_of("Case"), next_cursor=MAYBE),
     "EndpointList": _object("endpoints", endpoints=_list_of("Endpoint")),
     "Delivery": _object(
         "id endpoint status attempts reason",
@@ -204,6 +228,12 @@ COMPONENTS: dict[str, Json] = {
         failure=MAYBE,
         next_try_at=TEXT,
         last_status={"type": ["integer", "null"]},
+        rung={"type": ["string", "null"], "description": "the form in which it went (docs/servers.md)"},
+        loss={
+            "type": ["object", "null"],
+            "description": "left_out: resource types that the server refuses; lost: fields of the event that "
+            "cannot be read back from what it stored",
+        },
         reason=MAYBE,
         conflict={"type": ["integer", "null"]},
     ),

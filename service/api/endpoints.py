@@ -13,7 +13,8 @@ from mappings.envelope import Strictly
 from mappings.fields import Flag, Line, Part, Strict, Whole, Words, refuse
 from service.problems import Refused
 from service.steering import change_endpoint
-from service.store import audit, deliveries, endpoints, gates
+from service.store import audit, deliveries, drift, endpoints, gates
+from service.store.drift import Run
 from service.store.endpoints import Endpoint
 from service.store.times import stamp
 from service.sync import capability, survey
@@ -24,6 +25,7 @@ from service.web import Blueprint, answer, caller, services
 
 from . import described
 from .deliveries import Reason
+from .drift import summary
 
 Json = Any
 blueprint = Blueprint(
@@ -84,6 +86,10 @@ class Options(Strictly):
         metadata={"description": "types that are written although its CapabilityStatement does not offer it"},
     )
     refuse_types = Words(*capability.WRITTEN, metadata={"description": "types that are never written"})
+    reconcile_hours = Whole(
+        0, 8760, metadata={"description": "how often to compare it with the ledger; 0: never by itself"}
+    )
+    reconcile_fix = Flag(metadata={"description": "whether such a comparison mends what it may"})
     transactions = Flag(metadata={"description": "whether transactions are sent, whatever it says itself"})
     headers = Headers()
 
@@ -101,8 +107,8 @@ class NewEndpoint(Strictly):
     backfill = Flag()
 
 
-def shown(endpoint: Endpoint, matrix: Matrix | None = None) -> Json:
-    """An endpoint as JSON; of its headers only the names, of what it can do the summary."""
+def shown(endpoint: Endpoint, matrix: Matrix | None = None, run: Run | None = None) -> Json:
+    """An endpoint as JSON; of its headers only the names, of what it can do and holds the summary."""
     return {
         "name": endpoint.name,
         "url": endpoint.url,
@@ -113,6 +119,7 @@ def shown(endpoint: Endpoint, matrix: Matrix | None = None) -> Json:
         "created_at": endpoint.created_at,
         "read_until": endpoint.cursor,
         "server": matrix and _server(matrix),
+        "drift": run and summary(run),
     }
 
 
@@ -129,10 +136,11 @@ def _server(matrix: Matrix) -> Json:
 def _one(endpoint: Endpoint) -> Json:
     made = services()
     with made.store.read() as c:
+        run = drift.latest(c, endpoint.id, finished=True)
         gate = Gate(**gates.find(c, endpoint.id))
     until = stamp(gate.until) if gate.until is not None else None
     breaker = {"state": gate.state(made.clock()), "failures": gate.failures, "until": until}
-    return shown(endpoint, survey.known(made.store, endpoint)) | {"breaker": breaker}
+    return shown(endpoint, survey.known(made.store, endpoint), run) | {"breaker": breaker}
 
 
 @blueprint.route("", methods=["GET"])

@@ -55,7 +55,7 @@ def identifiers(resource: Json) -> list[Pair]:
 
 def _token(system_and_code: Iterable[Pair], asked: str) -> bool:
     system, bar, code = asked.rpartition("|")
-    return any(c == code and (not bar or s == system) for s, c in system_and_code)
+    return any((c == code or (bar and not code)) and (not bar or s == system) for s, c in system_and_code)
 
 
 def _codings(concept: Json) -> Iterator[Pair]:

@@ -124,7 +124,7 @@ class State:
         """By the identifier or id where one is asked, else all of the type."""
         for name, value in pairs:
             asked = search.tokens(value)
-            if name == "identifier" and all("|" in one for one in asked):
+            if name == "identifier" and all("|" in one and not one.endswith("|") for one in asked):
                 names = [one.rpartition("|") for one in asked]
                 keys = [k for s, _, v in names for k in self._by_identifier.get((type, s, v), ())]
             elif name == "_id":

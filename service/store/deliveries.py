@@ -48,6 +48,8 @@ class Delivery:
     failure: str | None
     repeats: int
     conflict_id: int | None = None
+    rung: str | None = None
+    loss: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ class Outcome:
     next_try_at: str | None = None
     conflict_id: int | None = None
     is_try: bool = True
+    rung: str | None = None
+    loss: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +250,8 @@ _TRIED = (
     "failure",
     "repeats",
     "conflict_id",
+    "rung",
+    "loss",
 )
 
 
@@ -261,6 +267,8 @@ def _row(one: Outcome) -> dict[str, Any]:
         one.failure,
         repeats,
         one.conflict_id,
+        one.rung or was.rung,
+        one.loss or was.loss,
     )
     return {"of": was.id} | {f"new_{name}": value for name, value in zip(_TRIED, found, strict=True)}
 
@@ -286,6 +294,25 @@ def change(
         names = {row.lane for row in found if row.endpoint_id == endpoint_id}
         lanes.refresh(c, endpoint_id, names)
     return [row.id for row in found]
+
+
+def reopen(c: Connection, endpoint: Endpoint, ids: Collection[int], *, now: datetime) -> None:
+    """What was sent is due again, and the EHR is read before anything is sent; its lane keeps its order."""
+    where = (
+        deliveries.c.endpoint_id == endpoint.id,
+        deliveries.c.id.in_(ids),
+        deliveries.c.status == "sent",
+    )
+    names = set(c.execute(select(deliveries.c.lane).where(*where)).scalars())
+    values = {"status": "pending", "attempts": 1, "next_try_at": stamp(now), "updated_at": stamp(now)}
+    c.execute(update(deliveries).where(*where).values(values))
+    lanes.touch(c, endpoint.tenant_id, endpoint.id, names)
+
+
+def not_sent(c: Connection, ids: Collection[int]) -> set[int]:
+    """Which of these deliveries are on their way, or held."""
+    query = select(deliveries.c.id).where(deliveries.c.id.in_(ids), deliveries.c.status != "sent")
+    return set(c.execute(query).scalars())
 
 
 def release(c: Connection, conflict_id: int, *, now: datetime) -> None:

@@ -186,7 +186,12 @@ def is_migrated(c: Connection) -> bool:
 
 def insert_for(c: Connection, table: Table) -> Any:
     """An insert that knows ON CONFLICT, in the words of this database."""
-    made = sqlite.insert if c.dialect.name == "sqlite" else postgresql.insert
+    return insert_in(c.dialect.name, table)
+
+
+def insert_in(dialect: str, table: Table) -> Any:
+    """`insert_for` a database of that dialect."""
+    made = sqlite.insert if dialect == "sqlite" else postgresql.insert
     return made(table)
 
 

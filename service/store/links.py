@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, delete, func, select, tuple_, update
 
-from .engine import insert_for
+from .engine import insert_in
 from .tables import links
 from .times import stamp
 
@@ -122,10 +123,16 @@ def save_many(c: Connection, made: Sequence[Link], *, now: datetime) -> None:
     }
     if not rows:
         return
-    statement = insert_for(c, links)
+    c.execute(_upsert(c.dialect.name), list(rows.values()))
+
+
+@lru_cache(None)
+def _upsert(dialect: str) -> Any:
+    """Building the statement takes longer than SQLite needs to perform it."""
+    statement = insert_in(dialect, links)
     replaced = {name: statement.excluded[name] for name in (*_FIELDS, "updated_at")}
     key = ["endpoint_id", "system", "value"]
-    c.execute(statement.on_conflict_do_update(index_elements=key, set_=replaced), list(rows.values()))
+    return statement.on_conflict_do_update(index_elements=key, set_=replaced)
 
 
 def agree(c: Connection, kept: Sequence[Link]) -> None:

@@ -115,6 +115,8 @@ deliveries = Table(
     Column("created_at", Text, nullable=False),
     Column("updated_at", Text, nullable=False),
     Column("failure", Text),
+    Column("rung", Text),
+    Column("loss", Text),
     Column("repeats", Integer, nullable=False, server_default="0"),
     Column("conflict_id", BigInteger),
     UniqueConstraint("endpoint_id", "event_seq", name="uq_deliveries_event"),
@@ -300,6 +302,55 @@ message_events = Table(
     Column("content_hash", Text, nullable=False),
     Index("ix_message_events_seq", "event_seq"),
     Index("ix_message_events_hash", "tenant_id", "content_hash"),
+)
+
+reconciliations = Table(
+    "reconciliations",
+    metadata,
+    Column("id", BigKey, primary_key=True, autoincrement=True),
+    _tenant(),
+    _endpoint(),
+    Column("begun_by", Text, nullable=False),
+    Column("started_at", Text, nullable=False),
+    Column("finished_at", Text),
+    Column("cursor", BigInteger, nullable=False),
+    Column("compared", Integer, nullable=False),
+    Column("counts", Text, nullable=False),
+    Index("ix_reconciliations_endpoint", "endpoint_id", "id"),
+)
+
+findings = Table(
+    "findings",
+    metadata,
+    Column("id", BigKey, primary_key=True, autoincrement=True),
+    _tenant(),
+    Column("run_id", BigInteger, ForeignKey("reconciliations.id"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("resource_type", Text, nullable=False),
+    Column("system", Text, nullable=False),
+    Column("value", Text, nullable=False),
+    Column("remote_ids", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("repaired", Text),
+    Index("ix_findings_run", "run_id", "value"),
+)
+
+cases = Table(
+    "cases",
+    metadata,
+    Column("id", BigKey, primary_key=True, autoincrement=True),
+    _tenant(),
+    _endpoint(),
+    Column("kind", Text, nullable=False),
+    Column("resource_type", Text, nullable=False),
+    Column("system", Text, nullable=False),
+    Column("value", Text, nullable=False),
+    Column("remote_ids", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("reason", Text),
+    Column("opened_at", Text, nullable=False),
+    Column("updated_at", Text, nullable=False),
+    Index("ix_cases_identity", "endpoint_id", "status", "value"),
 )
 
 leases = Table(

@@ -33,17 +33,16 @@ Json = Any
 Outcome = tuple[str, int | None]
 
 
-def accept(c: Connection, endpoint: Endpoint, told: Told, now: datetime) -> Outcome:
+def accept(c: Connection, endpoint: Endpoint, told: Told, link: Link | None, now: datetime) -> Outcome:
     """(outcome, ledger row) of what an EHR tells now; raises `MappingError` where the ledger contradicts it.
 
     accepted: a new record; corrected: theirs is the new version; merged: a new version of both; kept: ours
     stands and is written again; unchanged: they say the same; conflict: a person is asked.
     """
-    link = links.find_remote(c, endpoint.id, told.resource["resourceType"], told.resource["id"])
     theirs, known = _identified(c, endpoint, told.event, link)
     if not known:
         done = _admit(c, endpoint, theirs, now)
-        _save_link(c, endpoint, told.resource, theirs, done.seq, now)
+        _save_link(c, endpoint, told.resource, theirs, done.seq, now)  # its first version is what they told
         return done.outcome, done.seq
     ours = known[-1]
     if ours.event["patient"] in told.people:
@@ -78,7 +77,7 @@ def conclude(
     else:
         done = _admit(c, endpoint, event, now, actor)
         outcome, seq = ("corrected" if agrees else "merged"), done.seq
-    _save_link(c, endpoint, resource, None if agrees else theirs, seq, now)
+    _save_link(c, endpoint, resource, event, seq, now, None if agrees else theirs)
     if seq is not None and (not agrees or (differs and len(encode(event)) > 1)):
         # The rest of what the record is told by must follow, also in the EHR that changed it.
         deliveries.again(c, endpoint.tenant_id, event, seq, endpoint.id, at=stamp(now))
@@ -196,14 +195,16 @@ def _identity(resource: Json, told: Event) -> tuple[str, str]:
 
 
 def _save_link(
-    c: Connection, endpoint: Endpoint, resource: Json, told: Event | None, seq: int | None, now: datetime
+    c: Connection,
+    endpoint: Endpoint,
+    resource: Json,
+    about: Event,
+    seq: int | None,
+    now: datetime,
+    told: Event | None = None,
 ) -> None:
     """What the EHR holds is what was last agreed: `told`, or the event in the ledger's row `seq`."""
-    stored = events.by_seq(c, endpoint.tenant_id, seq) if seq is not None else None
-    about = told or (stored.event if stored is not None else None)
-    assert about is not None
     key = _identity(resource, about)
-    same = told is None or stored is None or content(told) == content(stored.event)
     link = Link(
         tenant_id=endpoint.tenant_id,
         endpoint_id=endpoint.id,
@@ -214,7 +215,7 @@ def _save_link(
         version_id=str(resource.get("meta", {}).get("versionId", "")),
         content_hash=content_hash(resource),
         event_seq=seq,
-        told=None if same else dumps(told).decode(),
+        told=None if told is None else dumps(told).decode(),
     )
     links.save(c, link, now=now)
 

@@ -71,15 +71,21 @@ def take(
         return counts
     with store.write() as c:
         known = _seen(c, endpoint, [one.resource for one in arrived])
+        linked = _links(c, endpoint, [one.resource for one in arrived])
+        fresh = {(one.seen.resource_type, one.seen.remote_id) for one in arrived}
         kept: list[RemoteVersion] = []
         for one in arrived:
             if _key(one.seen) in known:
                 continue
             known[_key(one.seen)] = ""
-            if by_poll and _may_be_ours(c, endpoint, one):
-                hints.add(c, endpoint, [(one.seen.resource_type, one.seen.remote_id)], now=now())
+            place = (one.seen.resource_type, one.seen.remote_id)
+            # Of one resource that is here twice, the first may have made the link.
+            link = linked.pop(place, None) if place in fresh else links.find_remote(c, endpoint.id, *place)
+            fresh.discard(place)
+            if by_poll and _may_be_ours(c, endpoint, one, link):
+                hints.add(c, endpoint, [place], now=now())
                 continue
-            taken = _take(c, endpoint, one, now)
+            taken = _take(c, endpoint, one, link, now)
             if taken is not None:
                 kept.append(taken)
                 name = taken.outcome.partition(":")[0]
@@ -197,7 +203,7 @@ def _links(c: Connection, endpoint: Endpoint, resources: list[Json]) -> dict[tup
 # --- taking in: one transaction -------------------------------------------------------------------------
 
 
-def _may_be_ours(c: Connection, endpoint: Endpoint, one: Arrival) -> bool:
+def _may_be_ours(c: Connection, endpoint: Endpoint, one: Arrival, link: Link | None) -> bool:
     """Whether a change of what follows from a record may be a write of ours whose outcome is not recorded.
 
     A worker that was killed, or whose answer was lost, has closed a segment and its ledger does not know yet.
@@ -205,7 +211,6 @@ def _may_be_ours(c: Connection, endpoint: Endpoint, one: Arrival) -> bool:
     """
     if is_telling(one.resource):
         return False
-    link = links.find_remote(c, endpoint.id, one.seen.resource_type, one.seen.remote_id)
     if link is None or _is_echo(link, one.seen):
         return False
     name = record_of(c, endpoint, link)
@@ -215,9 +220,10 @@ def _may_be_ours(c: Connection, endpoint: Endpoint, one: Arrival) -> bool:
     return deliveries.are_going(c, endpoint.id, lane_key(event))
 
 
-def _take(c: Connection, endpoint: Endpoint, one: Arrival, now: Clock) -> RemoteVersion | None:
-    """The version with what became of it; None when it must be read again."""
-    link = links.find_remote(c, endpoint.id, one.seen.resource_type, one.seen.remote_id)
+def _take(
+    c: Connection, endpoint: Endpoint, one: Arrival, link: Link | None, now: Clock
+) -> RemoteVersion | None:
+    """The version with what became of it; None when it must be read again. `link` is that of now."""
     if link is not None and (one.link is None or link.version_id != one.link.version_id):
         if not _is_echo(link, one.seen):
             return None  # we wrote it meanwhile: what was read may be older than that
@@ -233,7 +239,7 @@ def _take(c: Connection, endpoint: Endpoint, one: Arrival, now: Clock) -> Remote
             outcome, seq = _take_part(c, endpoint, one, link, now)
         else:
             assert one.told is not None
-            outcome, seq = agreement.accept(c, endpoint, one.told, now())
+            outcome, seq = agreement.accept(c, endpoint, one.told, link, now())
     except MappingError as error:
         return _take_refused(c, endpoint, one, error, now)
     except Damaged:
@@ -279,7 +285,9 @@ def _take_part(
     outcome: str = "unchanged"
     seq: int | None = None
     if one.told is not None:
-        outcome, seq = agreement.accept(c, endpoint, one.told, now())
+        resource = one.told.resource
+        telling = links.find_remote(c, endpoint.id, resource["resourceType"], resource["id"])
+        outcome, seq = agreement.accept(c, endpoint, one.told, telling, now())
     if outcome == "unchanged":
         before = remote.raw_of(c, endpoint.id, link.resource_type, link.remote_id, link.version_id or "")
         name = record_of(c, endpoint, link)

@@ -180,10 +180,15 @@ def problems(matrix: Matrix) -> list[str]:
 
 
 def finding(matrix: Matrix, type: str) -> str:
-    """How a resource of ours is found again: by `identifier`, among those of the `patient`, or not ("")."""
+    """How a resource of ours is found again: by `identifier`, among those of the `patient`, or not ("").
+
+    A Provenance has no identifier: it is found by the `_id` that we gave it.
+    """
     support = matrix.of(type)
     if "search-type" not in support.interactions:
         return ""
+    if type == "Provenance":
+        return "_id"
     return next((name for name in ("identifier", "patient") if name in support.search_params), "")
 
 

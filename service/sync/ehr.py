@@ -149,6 +149,9 @@ class Ehr(Protocol):
     def create(self, resource: Json, if_none_exist: str) -> Json:
         """The resource that is there now under that condition."""
 
+    def write(self, entry: Json) -> Json:
+        """One entry of a transaction as a request of its own; the resource as stored."""
+
 
 class HttpEhr:
     """An EHR over HTTP: no proxies or netrc from the environment, no redirects, bounded answers."""
@@ -211,6 +214,19 @@ class HttpEhr:
             raise Ambiguous("the answer is about another resource", 200)
         return made
 
+    def write(self, entry: Json) -> Json:
+        request, resource = entry["request"], entry["resource"]
+        headers = {"Prefer": "return=representation"}
+        headers |= {"If-None-Exist": request["ifNoneExist"]} if "ifNoneExist" in request else {}
+        headers |= {"If-Match": request["ifMatch"]} if "ifMatch" in request else {}
+        url = f"{self.url}/{request['url']}"
+        status, answered, content = self._exchange(request["method"], url, resource, headers)
+        found = _resource(status, content) if content.strip() else None
+        if found is not None and found["resourceType"] == resource["resourceType"]:
+            return found
+        location = answered.get("Location") or answered.get("Content-Location") or url
+        return self._located(location if request["method"] == "POST" else url)
+
     def save(self, resource: Json) -> Json:
         """A resource written under its id, or where it has none under one of the server's; as it is there."""
         type, id = resource["resourceType"], resource.get("id")
@@ -221,8 +237,12 @@ class HttpEhr:
         """The resource of a transaction's answer; read by its location where the server gave none."""
         if "resource" in entry:
             return entry["resource"]
-        location = entry.get("response", {}).get("location", "").partition("/_history")[0]
-        type, _, id = location.removeprefix(self.url).strip("/").rpartition("/")
+        return self._located(entry.get("response", {}).get("location", ""))
+
+    def _located(self, location: str) -> Json:
+        """What is there now, at the address that an answer gave."""
+        place = location.partition("/_history")[0]
+        type, _, id = place.removeprefix(self.url).strip("/").rpartition("/")
         if not type or not id:
             raise Ambiguous("an entry of the answer names no resource")
         return self.read(type.rpartition("/")[2], id)
@@ -261,6 +281,19 @@ class HttpEhr:
         headers: Mapping[str, str] | None = None,
         end: float | None = None,
     ) -> Json:
+        """The resource of an answer."""
+        status, _, content = self._exchange(method, url, body, headers, end)
+        return _resource(status, content)
+
+    def _exchange(
+        self,
+        method: str,
+        url: str,
+        body: Json = None,
+        headers: Mapping[str, str] | None = None,
+        end: float | None = None,
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """Status, headers and content of an answer that is no refusal."""
         self._wait()
         sent = {"X-Request-ID": str(uuid.uuid4()), **(headers or {})}
         data = None
@@ -278,7 +311,8 @@ class HttpEhr:
                 stream=True,
             ) as answer:
                 content = self._content(answer, end)
-                return self._answer(answer, content)
+                self._refused(answer, content)
+                return answer.status_code, answer.headers, content
         except requests.exceptions.ConnectTimeout as error:
             raise Unreachable(type(error).__name__) from None
         except requests.exceptions.ConnectionError as error:
@@ -299,19 +333,22 @@ class HttpEhr:
                 raise Ambiguous(f"the answer took longer than {self._deadline_s:.0f} s", answer.status_code)
         return bytes(found)
 
-    def _answer(self, answer: requests.Response, content: bytes) -> Json:
+    def _refused(self, answer: requests.Response, content: bytes) -> None:
         status = answer.status_code
         self._date = _date(answer.headers)
         if status >= 300:
             kind = CLASSES[classify(status, codes(content))]
             raise kind(reasons(content) or f"HTTP {status}", status, _retry_after(answer.headers))
-        try:
-            found = loads(content)
-        except MappingError as error:
-            raise Ambiguous(f"the answer is not JSON: {error.issues[0].message}", status) from None
-        if not isinstance(found, dict) or "resourceType" not in found:
-            raise Ambiguous("the answer is not a FHIR resource", status)
-        return found
+
+
+def _resource(status: int, content: bytes) -> Json:
+    try:
+        found = loads(content)
+    except MappingError as error:
+        raise Ambiguous(f"the answer is not JSON: {error.issues[0].message}", status) from None
+    if not isinstance(found, dict) or "resourceType" not in found:
+        raise Ambiguous("the answer is not a FHIR resource", status)
+    return found
 
 
 def _bundle(answer: Json, type: str) -> Json:

@@ -16,8 +16,9 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
+from mappings.exact_json import dumps
 from service.chain import Damaged
-from service.store import audit, deliveries, gates, lanes, leases, links
+from service.store import audit, deliveries, drift, gates, lanes, leases, links
 from service.store.deliveries import Delivery, Outcome
 from service.store.engine import Store
 from service.store.lanes import Lease
@@ -28,10 +29,9 @@ from . import gate
 from .ehr import EhrError
 from .gate import Gate
 from .push import Route, Settle, deliver
-from .readback import Unresolved
 from .retry import TABLE, Act, decide
 from .send import Sent
-from .shape import Held
+from .shape import Doubled, Held, Unresolved
 
 LEASE = timedelta(seconds=10)
 """How long the lanes of a worker that cannot be seen to be gone wait for it."""
@@ -149,6 +149,8 @@ def _record(
         deliveries.record(c, outcomes, now=now)
         _heard(c, route, sent, now, done_by)
         audit.write_many(c, endpoint.tenant_id, [_audited(one, now) for one in outcomes if _tells(one)])
+        for error in (one.error for one in counted if isinstance(one.error, Doubled)):
+            drift.open_case(c, endpoint, "duplicate", error.type, error.key, error.remote_ids, now=now)
         lanes.refresh(c, endpoint.id, ours)
         if done_by is not None:
             lanes.release(c, endpoint.id, ours, done_by)
@@ -179,12 +181,14 @@ def _outcome(sent: Sent, now: datetime, chance: float) -> Outcome:
     if isinstance(error, Held):
         return Outcome(was, "parked", str(error), conflict_id=error.conflict_id)
     if error is None:
-        return Outcome(was, "sent", sent.note or None, last_status=sent.status)
+        loss = dumps(asdict(sent.loss)).decode() if sent.loss is not None else None
+        return Outcome(was, "sent", sent.note or None, last_status=sent.status, rung=sent.rung, loss=loss)
     if isinstance(error, EhrError):
         failure, reason, status = type(error).__name__, f"{type(error).__name__}: {error}", error.status
         asked = error.retry_after_s
     elif isinstance(error, (Unresolved, Damaged)):
-        failure, reason, status, asked = type(error).__name__, str(error), None, None
+        failure = "Unresolved" if isinstance(error, Unresolved) else type(error).__name__
+        reason, status, asked = str(error), None, None
     else:
         log.error("delivery failed", delivery=was.id, exc_info=error)
         failure, reason, status, asked = "Bug", f"internal error: {type(error).__name__}", None, None

@@ -16,7 +16,8 @@ from service.store.endpoints import Endpoint
 
 from . import patients
 from .ehr import Ehr
-from .readback import Unresolved, find
+from .readback import find
+from .shape import Unresolved
 
 Json = Any
 Name = tuple[str, str]

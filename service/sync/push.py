@@ -18,13 +18,14 @@ from service.store.deliveries import Delivery
 from service.store.endpoints import Endpoint
 from service.store.engine import Store
 
-from . import arrival
+from . import arrival, survey
+from .capability import Matrix, finding
 from .ehr import Busy, Ehr, EhrError, Missing, Refused, Stale
 from .patient_cache import Name, Patients
-from .readback import Changed, Unresolved, read_back
+from .readback import Changed, read_back
 from .reading import Reader
-from .send import Sending, Sent
-from .shape import Parcel, shape, waits_for
+from .send import Loss, Sending, Sent
+from .shape import Key, Parcel, Unresolved, shape, waits_for
 
 Json = Any
 
@@ -44,6 +45,11 @@ class Route:
         """About how many resources go in one transaction."""
         return int(self.endpoint.options.get("batch_size", 50))
 
+    @property
+    def matrix(self) -> Matrix:
+        """What the server can do, asked when it was never asked; raises `EhrError`."""
+        return survey.matrix_of(self.store, self.ehr, self.endpoint, self.now)
+
 
 Settle = Callable[[Sequence[Sent]], None]
 """Commits what became of some deliveries, when more is still to be sent."""
@@ -56,17 +62,23 @@ def deliver(route: Route, found: Sequence[Delivery], settle: Settle) -> list[Sen
     """
     done: list[Sent] = []
     try:
+        matrix = route.matrix
+    except EhrError as error:
+        return [Sent(delivery, error=error) for delivery in found]
+
+    def failed(delivery: Delivery, error: Exception) -> None:
+        done.append(Sent(delivery, error=error))
+
+    try:
         with route.store.read() as c:
-            parcels = shape(
-                c, route.endpoint, found, route.size, lambda d, error: done.append(Sent(d, error=error))
-            )
-        return done + _bring(route, parcels, settle)
+            parcels = shape(c, route.endpoint, matrix, found, route.size, failed)
+        return done + _bring(route, matrix, parcels, settle)
     except EhrError as error:  # reading back, or looking for patients: nothing of it was sent
         told = {sent.delivery.id for sent in done}
         return done + [Sent(p.delivery, error=error) for p in parcels if p.delivery.id not in told]
 
 
-def _bring(route: Route, parcels: list[Parcel], settle: Settle) -> list[Sent]:
+def _bring(route: Route, matrix: Matrix, parcels: list[Parcel], settle: Settle) -> list[Sent]:
     done: list[Sent] = []
     failed: set[str] = set()
 
@@ -74,9 +86,9 @@ def _bring(route: Route, parcels: list[Parcel], settle: Settle) -> list[Sent]:
         done.append(Sent(parcel.delivery, error=error))
         failed.add(parcel.delivery.lane)
 
-    tried = [parcel for parcel in parcels if parcel.delivery.attempts and parcel.wanted]
+    tried = [p for p in parcels if p.wanted and (p.delivery.attempts or _could_double(p, matrix))]
     if tried:
-        read, stuck = read_back(route.ehr, route.endpoint, tried)
+        read, stuck = read_back(route.ehr, route.endpoint, tried, _among(route, matrix, tried))
         now_known = {parcel.delivery.id: parcel for parcel in read}
         for parcel, error in stuck:
             if isinstance(error, Changed):
@@ -106,8 +118,40 @@ def _bring(route: Route, parcels: list[Parcel], settle: Settle) -> list[Sent]:
     def doubted(sent: Sequence[Sent]) -> list[Sent]:
         return [_doubted(route, one, about[one.delivery.id], believed) for one in sent]
 
-    sent = _send(route, _going(parcels, failed), found, lambda some: settle(doubted(some)))
+    going = _going(parcels, failed)
+    sent = _send(route, matrix, going, found, lambda some: settle(doubted(some)))
     return done + doubted(sent)
+
+
+def _nothing(parcel: Parcel) -> Sent:
+    """Of a delivery that the EHR has already, or that a later version has made needless."""
+    seen, kept, note = parcel.there(seen=True), parcel.there(seen=False), parcel.note or "unchanged"
+    if not parcel.wanted:
+        return Sent(parcel.delivery, seen, kept, note)
+    loss = Loss(parcel.plan.left_out, parcel.plan.lost)
+    return Sent(parcel.delivery, seen, kept, note, rung=parcel.plan.rung, loss=loss)
+
+
+def _could_double(parcel: Parcel, matrix: Matrix) -> bool:
+    """Whether a resource would be created without a condition: a worker that was killed may have done so."""
+    return any(
+        one.link is None
+        and one.key[0] != "Provenance"
+        and not matrix.of(one.resource["resourceType"]).conditional_create
+        for one in parcel.due
+    )
+
+
+def _among(route: Route, matrix: Matrix, parcels: Sequence[Parcel]) -> dict[Key, str]:
+    """`Patient/id` of those identities that are found only among their patient's resources."""
+    wanted = {
+        one.key: _patient(parcel)
+        for parcel in parcels
+        for one in parcel.wanted
+        if one.link is None and finding(matrix, one.resource["resourceType"]) == "patient"
+    }
+    patients = route.patients.resolve(route.ehr, set(wanted.values())) if wanted else {}
+    return {key: who for key, name in wanted.items() if isinstance(who := patients.get(name), str)}
 
 
 def _doubted(route: Route, sent: Sent, who: Name, believed: set[Name]) -> Sent:
@@ -152,7 +196,9 @@ def _patient(parcel: Parcel) -> Name:
     return parcel.event["patient"]["system"], parcel.event["patient"]["value"]
 
 
-def _send(route: Route, parcels: list[Parcel], patients: dict[Name, str], settle: Settle) -> list[Sent]:
+def _send(
+    route: Route, matrix: Matrix, parcels: list[Parcel], patients: dict[Name, str], settle: Settle
+) -> list[Sent]:
     going: list[Parcel] = []
     nothing: list[Sent] = []
     behind: set[str] = set()
@@ -161,8 +207,7 @@ def _send(route: Route, parcels: list[Parcel], patients: dict[Name, str], settle
             going.append(parcel)
             behind.add(parcel.delivery.lane)
         elif parcel.delivery.lane not in behind:  # else it waits for the one before it
-            kept = parcel.there(seen=False)
-            nothing.append(Sent(parcel.delivery, parcel.there(seen=True), kept, parcel.note or "unchanged"))
+            nothing.append(_nothing(parcel))
     if not going:
         return nothing
     keys = {key for parcel in going for one in parcel.due for key in referenced(one.resource)}
@@ -179,6 +224,6 @@ def _send(route: Route, parcels: list[Parcel], patients: dict[Name, str], settle
         for one in parcel.wanted
         if one.seen and one.link is not None
     }
-    sending = Sending(route.ehr, route.endpoint, references | patients, settle)
+    sending = Sending(route.ehr, route.endpoint, references | patients, settle, matrix.transactions)
     sending.send(going)
     return nothing + sending.done

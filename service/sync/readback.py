@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,16 +12,12 @@ from service.store.endpoints import Endpoint
 from service.store.links import Link
 
 from .ehr import Ehr, Gone, Missing
-from .shape import Key, Parcel, Wanted
+from .shape import Doubled, Key, Parcel, Unresolved, Wanted
 
 Json = Any
 LOOKS = 3
 TOKENS = 20
 """Identifiers in one search: its address stays short."""
-
-
-class Unresolved(Exception):
-    """A person must decide before this can be sent; the message says what."""
 
 
 class Changed(Exception):
@@ -32,12 +28,16 @@ class Changed(Exception):
         self.type, self.id, self.resource = type, id, resource
 
 
-def read_back(ehr: Ehr, endpoint: Endpoint, parcels: list[Parcel]) -> tuple[list[Parcel], list[Any]]:
-    """The parcels with what the EHR holds now, and (parcel, error) of those that need a person or a look."""
+def read_back(
+    ehr: Ehr, endpoint: Endpoint, parcels: list[Parcel], patients: Mapping[Key, str]
+) -> tuple[list[Parcel], list[Any]]:
+    """The parcels with what the EHR holds now, and (parcel, error) of those that need a person or a look.
+
+    `patients` as in `find`.
+    """
     unknown = [one for parcel in parcels for one in parcel.wanted if one.link is None]
-    found = find(
-        ehr, [one.key for one in unknown], {one.key: one.resource["resourceType"] for one in unknown}
-    )
+    types = {one.key: one.resource["resourceType"] for one in unknown}
+    found = find(ehr, [one.key for one in unknown], types, patients)
     ready, stuck = [], []
     for parcel in parcels:
         try:
@@ -88,16 +88,28 @@ def _linked(ehr: Ehr, one: Wanted) -> Json:
 
 def _only(one: Wanted, held: list[Json]) -> Json | None:
     if len(held) > 1:
-        type = one.resource["resourceType"]
-        raise Unresolved(f"the EHR holds {len(held)} resources of {type} {one.key[0]}|{one.key[1]}")
+        raise Doubled(one.resource["resourceType"], one.key, [resource["id"] for resource in held])
     return held[0] if held else None
 
 
-def find(ehr: Ehr, keys: Iterable[Key], types: Mapping[Key, str]) -> dict[Key, list[Json]]:
-    """What the EHR holds under each identity; a few searches for many."""
+def find(
+    ehr: Ehr, keys: Collection[Key], types: Mapping[Key, str], patients: Mapping[Key, str] | None = None
+) -> dict[Key, list[Json]]:
+    """What the EHR holds under each identity; a few searches for many.
+
+    `patients` names `Patient/id` of the identities that are found among their patient's resources: those of
+    types that the server cannot search by identifier.
+    """
     found: dict[Key, list[Json]] = {}
-    for type in sorted({types[key] for key in keys}):
-        wanted = sorted(key for key in keys if types[key] == type)
+    among = {key: patient for key in keys if (patient := (patients or {}).get(key))}
+    for type, patient in sorted({(types[key], patient) for key, patient in among.items()}):
+        for page in ehr.search(type, {"patient": patient}):
+            for remote in page.resources:
+                for key in _names(remote) & {key for key in among if types[key] == type}:
+                    found.setdefault(key, []).append(remote)
+    left = [key for key in keys if key not in among]
+    for type in sorted({types[key] for key in left}):
+        wanted = sorted(key for key in left if types[key] == type)
         for at in range(0, len(wanted), TOKENS):
             some = wanted[at : at + TOKENS]
             for page in ehr.search(type, _params(type, some)):

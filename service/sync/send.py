@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mappings import identity
-from mappings.identity import content_hash, resource_identity
+from mappings.identity import content_hash, referenced, resource_identity
 from service.store.deliveries import Delivery
 from service.store.endpoints import Endpoint
 from service.store.links import Link
 
+from . import ladder
 from .ehr import Ambiguous, Ehr, EhrError, Stale
 from .readback import link_of
 from .retry import TABLE
@@ -24,6 +25,14 @@ from .shape import Key, Parcel, Wanted
 Json = Any
 References = dict[Key, str]
 """`Type/id` in this EHR of what resources refer to; a patient stands under its own identifier."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What did not get there: resource types left out, fields of the event that cannot be read back."""
+
+    left_out: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +50,8 @@ class Sent:
     status: int | None = None
     error: Exception | None = None
     again: bool = False
+    rung: str | None = None
+    loss: Loss | None = None
 
 
 @dataclass
@@ -51,6 +62,7 @@ class Sending:
     endpoint: Endpoint
     references: References
     settle: Callable[[Sequence[Sent]], None]
+    transactions: bool = True
     done: list[Sent] = field(default_factory=list)
     failed: set[str] = field(default_factory=set)  # lanes
 
@@ -58,6 +70,10 @@ class Sending:
         """Send what can be sent; of a lane nothing goes after a delivery that failed."""
         parcels = [parcel for parcel in parcels if parcel.delivery.lane not in self.failed]
         if not parcels:
+            return
+        if not self.transactions:
+            for parcel in parcels:
+                self._one_by_one(parcel)
             return
         due = [one for parcel in parcels for one in parcel.due]
         try:
@@ -76,6 +92,32 @@ class Sending:
                 self._fail(parcels, error)
         else:
             self._count(parcels, found)
+
+    def _one_by_one(self, parcel: Parcel) -> None:
+        """A parcel's resources, each alone, what another refers to first; links of what arrived are kept."""
+        if parcel.delivery.lane in self.failed:
+            return
+        made: dict[Key, Link] = {}
+        answers: dict[Key, Json] = {}
+        try:
+            for one in ordered(parcel.due):
+                stored = self.ehr.write(entry(self.endpoint, one, self._lookup))
+                (link,) = answered(self.endpoint, [one], [stored])
+                made[one.key], answers[one.key] = link, stored
+                self.references[one.key] = f"{link.resource_type}/{link.remote_id}"
+        except Exception as error:  # of the EHR, or a bug with this content
+            self.done.append(Sent(parcel.delivery, list(made.values()), error=error))
+            self.failed.add(parcel.delivery.lane)
+            return
+        self._arrived(parcel, [answers[one.key] for one in parcel.due], list(made.values()))
+
+    def _lookup(self, type: str, system: str, value: str) -> str | None:
+        return self.references.get((system, value))
+
+    def _arrived(self, parcel: Parcel, answers: Sequence[Json], made: Sequence[Link]) -> None:
+        links, kept = [*parcel.there(seen=True), *made], parcel.there(seen=False)
+        loss = Loss(parcel.plan.left_out, lost(parcel, answers))
+        self.done.append(Sent(parcel.delivery, links, kept, status=200, rung=parcel.plan.rung, loss=loss))
 
     def _halves(self, parcels: Sequence[Parcel]) -> None:
         middle = len(parcels) // 2
@@ -102,8 +144,7 @@ class Sending:
                 continue
             for link in made:
                 self.references[link.system, link.value] = f"{link.resource_type}/{link.remote_id}"
-            links = [*parcel.there(seen=True), *made]
-            self.done.append(Sent(parcel.delivery, links, parcel.there(seen=False), status=200))
+            self._arrived(parcel, answers, made)
 
     def bundle(self, due: Sequence[Wanted]) -> Json:
         """The transaction of these resources; references lead into it, into the EHR, or stay logical."""
@@ -112,13 +153,35 @@ class Sending:
         def lookup(type: str, system: str, value: str) -> str | None:
             if (system, value) in within:
                 return identity.urn(system, value)
-            return self.references.get((system, value))
+            return self._lookup(type, system, value)
 
         return {
             "resourceType": "Bundle",
             "type": "transaction",
             "entry": [entry(self.endpoint, one, lookup) for one in due],
         }
+
+
+def ordered(due: Sequence[Wanted]) -> list[Wanted]:
+    """What another refers to first; as they stand where they refer to each other in a ring."""
+    left, made = list(due), list[Wanted]()
+    while left:
+        keys = {one.key for one in left}
+        free = [one for one in left if not set(referenced(one.resource)) & (keys - {one.key})]
+        taken = free or left[:1]
+        made += taken
+        left = [one for one in left if one not in taken]
+    return made
+
+
+def lost(parcel: Parcel, answers: Sequence[Json]) -> tuple[str, ...]:
+    """The fields that the plan gives up, and those that the server left out of what it stored."""
+    if not any(content_hash(answer) != one.hash for one, answer in zip(parcel.due, answers, strict=True)):
+        return parcel.plan.lost
+    stored = {one.key: answer for one, answer in zip(parcel.due, answers, strict=True)}
+    whole = [stored.get(one.key, one.resource) for one in parcel.wanted]
+    gone = ladder.lost(parcel.event, ladder.read_back(parcel.event["type"], whole))
+    return tuple(dict.fromkeys((*parcel.plan.lost, *gone)))
 
 
 def entry(endpoint: Endpoint, one: Wanted, lookup: identity.Lookup) -> Json:

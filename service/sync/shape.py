@@ -12,9 +12,8 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-import mappings
 from mappings import identity
-from mappings.bundle import dropped, neighbours
+from mappings.bundle import neighbours
 from mappings.codes import sid
 from mappings.dose_change import ALONE, chain, chain_resources, places
 from mappings.event import Event, is_retracted
@@ -27,10 +26,26 @@ from service.store.endpoints import Endpoint
 from service.store.events import StoredEvent
 from service.store.links import Link
 
+from . import ladder
+from .capability import Matrix, cannot_write
+from .ladder import NONE, Plan, choose, superseded
+
 Json = Any
 Key = tuple[str, str]
 ONE_BY_ONE = ("Ambiguous", "Busy", "Bug")
 """Failures after which a delivery travels in ever smaller company: one of them may be to blame for all."""
+
+
+class Unresolved(Exception):
+    """A person must decide before this can be sent; the message says what."""
+
+
+class Doubled(Unresolved):
+    """The EHR holds one identity of ours more than once: a case is opened for it."""
+
+    def __init__(self, type: str, key: Key, remote_ids: Sequence[str]) -> None:
+        self.type, self.key, self.remote_ids = type, key, tuple(remote_ids)
+        super().__init__(f"the EHR holds {len(remote_ids)} resources of {type} {key[0]}|{key[1]}")
 
 
 class Held(Exception):
@@ -65,6 +80,7 @@ class Parcel:
     delivery: Delivery
     event: Event
     wanted: tuple[Wanted, ...]
+    plan: Plan
     note: str = ""
 
     @property
@@ -98,6 +114,7 @@ class Draft:
     own: Sequence[Json] = ()
     moved: Sequence[Json] = ()
     gone: Sequence[Json] = ()
+    plan: Plan = Plan(NONE)
     note: str = ""
 
     @property
@@ -108,6 +125,7 @@ class Draft:
 def shape(
     c: Connection,
     endpoint: Endpoint,
+    matrix: Matrix,
     found: Sequence[Delivery],
     size: int,
     failed: Callable[[Delivery, Exception], None],
@@ -116,7 +134,7 @@ def shape(
 
     One that cannot be shaped is given to `failed`, and the rest of its lane left out.
     """
-    drafts = _drafts(c, endpoint, found, size, failed)
+    drafts = _drafts(c, endpoint, matrix, found, size, failed)
     linked = links.find_many(c, endpoint.id, [key for draft in drafts for key in draft.keys])
     return [_parcel(draft, linked) for draft in drafts]
 
@@ -124,6 +142,7 @@ def shape(
 def _drafts(
     c: Connection,
     endpoint: Endpoint,
+    matrix: Matrix,
     found: Sequence[Delivery],
     size: int,
     failed: Callable[[Delivery, Exception], None],
@@ -148,7 +167,7 @@ def _drafts(
             whole = _whole(of)
             if (conflict := waits_for(c, whole.event, delivery, asked)) is not None:
                 raise Held(conflict)
-            draft = _draft(c, endpoint, delivery, whole, versions.get(delivery.event_seq, []))
+            draft = _draft(c, endpoint, matrix, delivery, whole, versions.get(delivery.event_seq, []))
             keys = set(draft.keys)
         except Exception as error:  # a bug with this one content: its neighbours go on
             failed(delivery, error)
@@ -187,6 +206,7 @@ def waits_for(c: Connection, event: Event, delivery: Delivery, asked: Sequence[C
 def _draft(
     c: Connection,
     endpoint: Endpoint,
+    matrix: Matrix,
     delivery: Delivery,
     stored: StoredEvent,
     versions: Sequence[StoredEvent | Damaged],
@@ -196,24 +216,37 @@ def _draft(
     later = [other.version for other in others if other.version > stored.version]
     if later:
         return Draft(delivery, event, note=f"superseded by version {max(later)}")
+    plan = choose(matrix, event)
+    if plan.rung == NONE:
+        raise Unresolved(f"this server can take no form of it: {'; '.join(plan.why)}")
     place = ALONE
     moved: list[Json] = []
-    if event["type"] == "dose-change":
+    if event["type"] == "dose-change" and plan.rung != "chart":
         held = _held_changes(c, endpoint, event)
         around = neighbours(event, held)
         place = around.place
         # A first version only moves its neighbours; a later one may have left a place that must be mended.
         moved = _chain_changes(event, held) if others else around.changed
-    own = mappings.resources(event, place=place, recorded=_milliseconds(stored.received_at))
-    gone = dropped(event, [other.event for other in others]) if others else []
-    return Draft(delivery, event, own, moved, gone)
+        moved = [resource for resource in moved if resource["resourceType"] in plan.types]
+    own = ladder.shape(plan, event, place=place, recorded=_milliseconds(stored.received_at))
+    return Draft(delivery, event, own, moved, _gone(matrix, delivery, event, plan, others), plan)
+
+
+def _gone(
+    matrix: Matrix, delivery: Delivery, event: Event, plan: Plan, others: Sequence[StoredEvent]
+) -> list[Json]:
+    """What other versions told and this one does not, and what was sent before the server took more."""
+    if not others and delivery.rung in (None, plan.rung):
+        return []
+    gone = superseded(plan, event, [other.event for other in others])
+    return [resource for resource in gone if not cannot_write(matrix, resource["resourceType"])]
 
 
 def _parcel(draft: Draft, linked: Mapping[Key, Link]) -> Parcel:
     """What the EHR never had need not be withdrawn there."""
     gone = [one for one in _known(draft.gone, linked) if one.link is not None]
     beside = [one for one in (*gone, *_known(draft.moved, linked)) if not one.is_there]
-    return Parcel(draft.delivery, draft.event, (*beside, *_known(draft.own, linked)), draft.note)
+    return Parcel(draft.delivery, draft.event, (*beside, *_known(draft.own, linked)), draft.plan, draft.note)
 
 
 def _known(resources: Iterable[Json], linked: Mapping[Key, Link]) -> list[Wanted]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from service.store import endpoints, gates, lanes, leases
@@ -15,7 +16,6 @@ from service.store.endpoints import Endpoint
 from service.store.engine import Store
 from service.telemetry import make_log
 
-from . import survey
 from .ehr import EhrError, HttpEhr
 from .gate import Gate, call
 from .outbox import LEASE, Keeper, step
@@ -23,14 +23,15 @@ from .owner import is_gone, process_name
 from .patient_cache import Patients
 from .pull import NOT_BELIEVED, pull, read_waiting
 from .push import Route
+from .upkeep import tend
 
 Clock = Callable[[], datetime]
 IDLE_S = 0.5
 """How often a worker looks for what another process has accepted; what its own accepts rings a bell."""
 THOROUGH_S = 60.0
 """How often to ask what was deleted, and to read patient by patient where a server cannot search by time."""
-SURVEY_S = 60.0
-"""How often to look whether a server must be asked again what it can do (or did not answer)."""
+TEND_S = 30.0
+"""How often a step of the upkeep is taken: a server asked what it can do, a batch of records compared."""
 _STEPS = itertools.count()
 log = make_log()
 
@@ -121,7 +122,7 @@ def free_the_gone(store: Store, now: Clock) -> None:
 
 
 class Runner:
-    """For each endpoint threads that deliver, one that polls, one that asks daily what the server can do.
+    """For each endpoint threads that deliver, one that polls, one that keeps up with the server (`upkeep`).
 
     One more looks for new endpoints, and for leases of processes that were killed.
     """
@@ -155,7 +156,7 @@ class Runner:
                     for number in range(endpoint.options["parallel"] if self._delivers else 0):
                         self._begin(endpoint.id, f"push-{number}", self._push)
                     self._begin(endpoint.id, "pull", self._pull)
-                    self._begin(endpoint.id, "survey", self._survey)
+                    self._begin(endpoint.id, "upkeep", self._tend)
             except Exception:
                 log.exception("watch failed")
             self._stop.wait(1)
@@ -171,17 +172,19 @@ class Runner:
             found = endpoints.by_id(c, id)
         return found if found is not None and found.enabled else None
 
-    def _survey(self, id: int) -> None:
+    def _tend(self, id: int) -> None:
+        ehr: HttpEhr | None = None
         while not self._stop.is_set():
             endpoint = self._endpoint(id)
-            if endpoint is not None and survey.is_due(self._store, endpoint, self._now):
+            if endpoint is not None:
+                ehr = ehr or connect(endpoint, self._store, self._now)
                 try:
-                    survey.refresh(
-                        self._store, connect(endpoint, self._store, self._now), endpoint, self._now
-                    )
+                    self._alone("upkeep", endpoint, partial(tend, self._store, ehr, endpoint, self._now))
                 except EhrError as error:
-                    log.warning("survey failed", endpoint=endpoint.name, error=type(error).__name__)
-            self._stop.wait(SURVEY_S)
+                    log.warning("upkeep failed", endpoint=endpoint.name, error=type(error).__name__)
+                except Exception:
+                    log.exception("upkeep failed", endpoint=endpoint.name)
+            self._stop.wait(TEND_S)
 
     def _push(self, id: int) -> None:
         ehr: HttpEhr | None = None
@@ -208,7 +211,8 @@ class Runner:
                 if endpoint is not None:
                     ehr = ehr or connect(endpoint, self._store, self._now)
                     thorough = time.monotonic() >= thorough_at
-                    self._pull_alone(ehr, endpoint, thorough)
+                    poll = partial(pull, self._store, ehr, endpoint, self._now, thorough=thorough)
+                    self._alone("pull", endpoint, poll)
                     thorough_at = time.monotonic() + THOROUGH_S if thorough else thorough_at
             except EhrError as error:
                 log.warning("pull failed", endpoint=id, error=type(error).__name__)
@@ -232,9 +236,9 @@ class Runner:
             log.exception("pull failed", endpoint=endpoint.name)
         return True  # the next poll finds it
 
-    def _pull_alone(self, ehr: HttpEhr, endpoint: Endpoint, thorough: bool) -> None:
-        """Poll, unless another worker does."""
-        name, owner = f"pull/{endpoint.id}", step_name()
+    def _alone(self, what: str, endpoint: Endpoint, work: Callable[[], object]) -> None:
+        """Do it, unless another worker does."""
+        name, owner = f"{what}/{endpoint.id}", step_name()
         with self._keeper.keep(owner):
             at = self._now()
             with self._store.write() as c:
@@ -242,7 +246,7 @@ class Runner:
             if fence is None:
                 return
             try:
-                pull(self._store, ehr, endpoint, self._now, thorough=thorough)
+                work()
             finally:
                 with self._store.write() as c:
                     leases.release(c, endpoint.tenant_id, name, fence, now=self._now())

@@ -66,6 +66,15 @@ class EhrContract:
         assert (first["id"], first["meta"]["versionId"]) == (second["id"], "1")
         assert [r["id"] for r in found(ehr, "Patient", identifier=f"{SYSTEM}|{mrn}")] == [first["id"]]
 
+    def test_an_entry_alone_does_what_it_does_in_a_transaction(self, ehr: Any, mrn: str) -> None:
+        first = ehr.write(post(patient(mrn)))
+        assert ehr.write(post(patient(mrn)))["id"] == first["id"]
+        changed = ehr.write(put(first | {"active": True}, "1"))
+        assert (changed["meta"]["versionId"], changed["active"]) == ("2", True)
+        with pytest.raises(Stale):
+            ehr.write(put(first | {"active": False}, "1"))
+        assert ehr.read("Patient", first["id"])["active"] is True
+
     def test_create_outside_a_transaction_is_conditional_too(self, ehr: Any, mrn: str) -> None:
         condition = f"identifier={SYSTEM}|{mrn}"
         assert ehr.create(patient(mrn), condition)["id"] == ehr.create(patient(mrn), condition)["id"]

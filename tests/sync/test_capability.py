@@ -70,6 +70,7 @@ def test_a_resource_is_found_by_identifier_or_among_the_patients() -> None:
     assert finding(matrix("hapi"), "Observation") == "identifier"
     assert finding(matrix("oracle-like"), "Observation") == "patient"
     assert finding(matrix("oracle-like"), "Flag") == ""
+    assert finding(matrix("hapi"), "Provenance") == "_id"
 
 
 def test_a_provenance_needs_an_id_of_ours() -> None:

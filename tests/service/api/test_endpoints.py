@@ -52,6 +52,7 @@ def test_an_endpoint_is_added_listed_and_read(client: FlaskClient) -> None:
         "created_at": "2026-11-23T09:00:00.000000Z",
         "read_until": None,
         "server": None,
+        "drift": None,
         "breaker": {"state": "closed", "failures": 0, "until": None},
     }
     assert client.get(ENDPOINTS).json == {"endpoints": [made.json]}

@@ -19,7 +19,6 @@ from mappings import load_event
 from mappings.exact_json import dumps, loads
 from service import bulk_source, cli
 from service.app import create_app
-from service.commands import import_bulk
 from service.commands.exits import DONE, REFUSED, STOPPED, UNREACHABLE
 from service.fhir.record import EVENTS_OF
 from service.settings import Settings
@@ -374,4 +373,3 @@ def test_a_checkpoint_of_another_manifest_is_noticed(tmp_path: Path, files: Path
     assert run(*command(files, None, "--checkpoint", job), env=env).exit_code == STOPPED
     job.write_bytes(b"not a spool" * 100)
     assert run(*command(files, None, "--checkpoint", job), env=env).exit_code == STOPPED
-    assert import_bulk.import_bulk.name == "import-bulk"

@@ -1,0 +1,170 @@
+"""A pull of many changed resources beside a bare loop that only reads the same pages.
+
+An EHR (the fake one, in a process of its own, or a real HAPI at --url) holds refills that its users entered,
+about 200 pumps. Both read every page. The pull also keeps each version raw, finds patient and pump, makes an
+event of it, checks it against the ledger, seals it into the chain, and commits once a page. It fails when any
+is missed or doubled, when memory grows, or below the ratio.
+
+The aim is 0.8 of the bare loop on a real HAPI; it is not reached: making and sealing an event takes this one
+process longer than HAPI takes to give a resource. The default of --at-least only notices that it got worse.
+
+    python benchmarks/pull.py [--resources 20000] [--at-least 0.01] [--url http://127.0.0.1:8090/fhir]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource as process
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mappings import load_event
+from mappings.bundle import encode
+from mappings.codes import sid
+from service.store import endpoints, events
+from service.store.engine import Store, migrate
+from service.sync.ehr import HttpEhr
+from service.sync.pages import PER_PAGE
+from service.sync.pull import pull
+
+Json = Any
+MRN = "http://hospital.invalid/mrn"
+PUMPS = 200
+AT_ONCE = 200
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def started(folder: Path) -> tuple[subprocess.Popen[str], str]:
+    """A fake EHR and its base URL."""
+    command = [sys.executable, "-m", "service.cli", "fake-ehr"]
+    log = (folder / "ehr.log").open("w")
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+    assert server.stdout is not None
+    return server, server.stdout.readline().strip()
+
+
+def refill(run: str, n: int, patient: str) -> Json:
+    """What a user of the EHR entered, n-th of a run."""
+    event = load_event(
+        {
+            "type": "refill",
+            "source": "ehr",
+            "id": f"{run}-{n}",
+            "patient": {"system": MRN, "value": f"{run}-{n % PUMPS}"},
+            "pump": f"{run}-{n % PUMPS}",
+            "occurred_at": f"2025-{n % 12 + 1:02}-03T12:{n % 60:02}:00-06:00",
+            "drug": {
+                "name": "baclofen",
+                "concentration": {"value": 2000, "unit": "ug/mL"},
+                "lot": f"A{n}",
+                "expires_on": "2027-09-30",
+            },
+            "volume_instilled": {"value": 20, "unit": "mL"},
+            "note": f"number {n}",
+        }
+    )
+    (made,) = encode(event)
+    made["identifier"] = [{"system": "http://ehr.invalid/administration", "value": f"{run}-{n}"}]
+    made["subject"] = {"reference": patient}
+    for device in made["device"]:
+        device.pop("reference", None)
+    return made
+
+
+def fill(ehr: HttpEhr, run: str, number: int) -> None:
+    """Put patients and refills into the EHR."""
+    patients = []
+    for n in range(PUMPS):
+        name = {"system": MRN, "value": f"{run}-{n}"}
+        patients.append(
+            ehr.create({"resourceType": "Patient", "identifier": [name]}, f"identifier={MRN}|{run}-{n}")
+        )
+    for start in range(0, number, AT_ONCE):
+        entries = [
+            {
+                "resource": refill(run, n, f"Patient/{patients[n % PUMPS]['id']}"),
+                "request": {"method": "POST", "url": "MedicationAdministration"},
+            }
+            for n in range(start, min(start + AT_ONCE, number))
+        ]
+        ehr.transaction({"resourceType": "Bundle", "type": "transaction", "entry": entries})
+
+
+def bare(url: str) -> tuple[int, float]:
+    """How many resources a loop that only reads the pages gets, and in how many seconds."""
+    begun = time.perf_counter()
+    found = 0
+    for page in HttpEhr(url).search(
+        "MedicationAdministration", {"_sort": "_lastUpdated", "_count": PER_PAGE}
+    ):
+        found += len(page.resources)
+    return found, time.perf_counter() - begun
+
+
+def pulled(url: str, folder: Path) -> tuple[dict[str, int], float, Store]:
+    """What a pull into an empty ledger made of them, and in how many seconds."""
+    store = Store(f"sqlite:///{folder}/itb.db")
+    migrate(store)
+    with store.write() as c:
+        endpoint = endpoints.add(c, 1, "ehr", url, {}, now=now())
+    begun = time.perf_counter()
+    found = pull(store, HttpEhr(url), endpoint, now, thorough=False)
+    return found.counts, time.perf_counter() - begun, store
+
+
+def memory() -> int:
+    """The most that this process has held so far, in MB."""
+    return process.getrusage(process.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--resources", type=int, default=20_000)
+    parser.add_argument("--at-least", type=float, default=0.01, help="fail below this ratio of the rates")
+    parser.add_argument("--url", help="a real EHR with nothing else in it, instead of the fake one")
+    chosen = parser.parse_args()
+    run = f"b{os.getpid()}"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        server, url = (None, chosen.url) if chosen.url else started(folder)
+        try:
+            fill(HttpEhr(url, deadline_s=300), run, chosen.resources)
+            few, many = folder / "few", folder / "many"
+            first, seconds = bare(url)
+            before = memory()
+            many.mkdir()
+            few.mkdir()
+            counts, took, store = pulled(url, many)
+            grown = memory() - before
+            again, more = bare(url)
+            with store.read() as c:
+                kept = sum(len(events.find(c, 1, "ehr", f"{run}-{n}")) == 1 for n in range(chosen.resources))
+        finally:
+            if server is not None:
+                server.terminate()
+    number = chosen.resources
+    read = min(seconds * number / first, more * number / again)
+    ratio = read / took
+    print(f"{number} resources of {sid('refill').rpartition('/')[2]}s, {PER_PAGE} a page, one commit a page")
+    print(f"bare loop over the pages {number / read:8.0f} resources/s")
+    print(f"pull into the ledger     {number / took:8.0f} resources/s   ratio {ratio:.2f}")
+    print(f"each an event once: {kept} of {number}; memory grew by {grown} MB")
+    if counts.get("accepted") != number or kept != number:
+        raise SystemExit(f"missed or doubled: {counts}")
+    if grown > 50:
+        raise SystemExit("memory is not flat")
+    if ratio < chosen.at_least:
+        raise SystemExit(f"ratio {ratio:.2f} is below {chosen.at_least}")
+
+
+if __name__ == "__main__":
+    main()
