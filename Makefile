@@ -19,7 +19,7 @@ HAPI_HL7 := fixtures/hapi-hl7
 HAPI_HL7_BUILT := $(HAPI_HL7)/target/classpath
 
 .DELETE_ON_ERROR:
-.PHONY: help install lint test fuzz chaos chaos-hapi check-image demo hapi hapi-build hapi-archive bench golden docs lock wheel install-runtime clean \
+.PHONY: help install lint test fuzz chaos chaos-hapi mllp-kills check-image demo hapi hapi-build hapi-archive bench golden docs lock wheel install-runtime clean \
         need-python need-java need-postgresql need-strace
 
 help: ## this list

@@ -217,12 +217,6 @@ def _send(
         key: f"{link.resource_type}/{link.remote_id}"
         for key, link in linked.items()
         if link.deleted_at is None
-    } | {
-        # What was only now read back stands in no table yet.
-        one.key: f"{one.link.resource_type}/{one.link.remote_id}"
-        for parcel in parcels
-        for one in parcel.wanted
-        if one.seen and one.link is not None
     }
     sending = Sending(route.ehr, route.endpoint, references | patients, settle, matrix.transactions)
     sending.send(going)
