@@ -19,7 +19,7 @@ HAPI_HL7 := fixtures/hapi-hl7
 HAPI_HL7_BUILT := $(HAPI_HL7)/target/classpath
 
 .DELETE_ON_ERROR:
-.PHONY: help install lint test fuzz mllp-kills check-image demo hapi hapi-build hapi-archive bench golden docs lock wheel install-runtime clean \
+.PHONY: help install lint test fuzz chaos chaos-hapi mllp-kills check-image demo hapi hapi-build hapi-archive bench golden docs lock wheel install-runtime clean \
         need-python need-java need-postgresql need-strace
 
 help: ## this list
@@ -82,8 +82,11 @@ test: need-python need-java need-postgresql need-strace install hapi-build lint 
 fuzz: install ## the property tests with new examples each time; PYTEST_ARGS='-k …' narrows
 	ITB_FUZZ=1 $(BIN)/python -m pytest tests/mappings tests/service/test_ledger.py tests/service/test_reservoir.py $(PYTEST_ARGS)
 
-mllp-kills: install ## 100 000 messages over MLLP, connections cut at random, the service killed 50 times
-	PYTHONPATH=.:tests $(BIN)/python -m mllp_kills --messages 100000 --kills 50
+chaos: need-python need-postgresql install ## faults and kills: ten seeds on SQLite and on PostgreSQL; SEEDS=n for another number
+	@PYTHONPATH=.:tests $(BIN)/python -m chaos_seeds --seeds $(or $(SEEDS),10)
+
+chaos-hapi: need-python need-java install hapi-build ## the same on a real HAPI that is killed too; SEEDS=n
+	@PYTHONPATH=.:tests $(BIN)/python -m chaos_seeds --hapi --seeds $(or $(SEEDS),1)
 
 check-image: install-runtime install ## what the image would run, run here: its command, its health check
 	ITB_IMAGE_PREFIX=$(abspath $(PREFIX)) $(BIN)/python -m pytest tests/image/check_image.py

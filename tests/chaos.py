@@ -1,6 +1,6 @@
 """Chaos: a clinic's events through the service into a misbehaving EHR, its processes killed all the time.
 
-Run as a program for `make chaos`: ten seeds, `SEEDS=n` for another number, on SQLite and on PostgreSQL.
+`run` is one run, `tests/chaos_seeds.py` many (`make chaos`).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import crash_points
 from chaos_fork import clock
 from history import Breach, History, Sent, Write, check
 from mappings.exact_json import dumps, loads
+from service import verify
 from service.fake_ehr.faults import plan_of
 from service.fake_ehr.personality import load
 from service.fake_ehr.server import FakeEhr, Server
@@ -37,7 +38,6 @@ from service.synthetic import clinic
 
 ROOT = Path(__file__).resolve().parent.parent
 ENDPOINT = "ward"
-STUCK_S = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,12 @@ class Run:
     workers: int = 3
     senders: int = 2
     speed: float = 2.5
+    batch_size: int = 50
+    patience_s: float = 60.0
+    """How long nothing may move before the run is given up, and how long it may take to be quiet."""
     bug: str | None = None
+    every_point: int = 0
+    """Crash points are armed until each has fired so often; 0: at random, beside the kills."""
 
 
 @dataclass(slots=True)
@@ -133,8 +138,9 @@ class FakeTarget:
 class Processes:
     """The children of `chaos_fork`: started, killed, and started again."""
 
-    def __init__(self, orders: Sequence[dict[str, Any]], rng: random.Random, armed: bool) -> None:
-        self._rng, self._armed = rng, armed
+    def __init__(self, orders: Sequence[dict[str, Any]], rng: random.Random, plan: Run, fired: Path) -> None:
+        self._rng, self._armed, self._fired = rng, plan.kills > 0, fired
+        self._every_point = plan.every_point
         environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
         command = [sys.executable, str(ROOT / "tests" / "chaos_fork.py")]
         self._fork = subprocess.Popen(
@@ -151,11 +157,23 @@ class Processes:
         return json.loads(self._fork.stdout.readline())
 
     def _start(self, order: dict[str, Any]) -> int:
-        points = [name for name, point in crash_points.POINTS.items() if point.role == order["role"]]
+        points = [name for name in crash_points.POINTS if crash_points.POINTS[name].role == order["role"]]
         crash_at = None
-        if self._armed and self._rng.random() < 0.5:
+        if waiting := [name for name in points if name in self.waiting()]:
+            least = min(waiting, key=self.fired().__getitem__)
+            crash_at = f"{least}:{self._rng.randint(1, 2)}"
+        elif self._armed and self._rng.random() < 0.5:
             crash_at = f"{self._rng.choice(points)}:{self._rng.randint(1, 12)}"
         return int(self._ask(order | {"crash_at": crash_at}))
+
+    def fired(self) -> Counter[str]:
+        """How often a process died at each crash point."""
+        return Counter(self._fired.read_text().split() if self._fired.exists() else ())
+
+    def waiting(self) -> set[str]:
+        """The crash points that have not fired as often as they must."""
+        fired = self.fired()
+        return {name for name in crash_points.POINTS if fired[name] < self._every_point}
 
     def kill_one(self) -> None:
         """SIGKILL to one of them, and another in its place."""
@@ -177,7 +195,7 @@ class Processes:
 
     def disarm(self) -> None:
         """Every process anew, without a crash point."""
-        self._armed = False
+        self._armed, self._every_point = False, 0
         for pid in list(self._alive):
             os.kill(pid, signal.SIGKILL)
             self._ask({"reap": pid})
@@ -242,12 +260,12 @@ def run(plan: Run, database: str, folder: Path, target: Target, tell: Callable[[
     store = Store(database)
     migrate(store)
     with store.write() as c:
-        options = {"poll_seconds": 5, "overlap_seconds": 2}
+        options = {"poll_seconds": 5, "overlap_seconds": 2, "batch_size": plan.batch_size}
         endpoints.add(c, 1, ENDPOINT, target.url, options, now=now())
     log, fired, port = folder / "log", folder / "fired", free_port("127.0.0.1")
     shared = {"url": database, "speed": plan.speed, "log": str(log), "fired": str(fired), "bug": plan.bug}
     orders = [{"role": "service", "port": port, **shared}] + [{"role": "worker", **shared}] * plan.workers
-    processes = Processes(orders, rng, armed=plan.kills > 0)
+    processes = Processes(orders, rng, plan, fired)
     url = f"http://127.0.0.1:{port}/api/v1/events"
     pumps = sorted({e.get("pump") or e.get("serial") or e.get("parent") for e in sent})
     shares = [set(pumps[n :: plan.senders]) for n in range(plan.senders)]
@@ -268,8 +286,8 @@ def run(plan: Run, database: str, folder: Path, target: Target, tell: Callable[[
     history = left_behind(store, target.writes(), acknowledged, log, quiet)
     store.close()
     breaches = check(history)
-    points = Counter(fired.read_text().split()) if fired.exists() else Counter()
-    return Outcome(breaches, time.monotonic() - began, processes.died, points, target.faults(), quiet)
+    took = time.monotonic() - began
+    return Outcome(breaches, took, processes.died, processes.fired(), target.faults(), quiet)
 
 
 def _drive(
@@ -282,34 +300,27 @@ def _drive(
 ) -> float:
     """Kill while the work goes on; how long it took to be quiet after the last fault, seconds."""
     last, moved = -1.0, time.monotonic()
-    while True:
-        done = sum(len(s.acknowledged) for s in senders) + target.applied()
-        progress = done / (2 * plan.events)
+    while time.monotonic() - moved < plan.patience_s:
+        acknowledged, applied = sum(len(s.acknowledged) for s in senders), target.applied()
+        progress = (acknowledged + applied) / (2 * plan.events)
         if progress > last:
             last, moved = progress, time.monotonic()
-            acknowledged = sum(len(s.acknowledged) for s in senders)
-            tell(f"{acknowledged} acknowledged, {target.applied()} applied, {processes.died} kills")
+            tell(f"{acknowledged} acknowledged, {applied} applied, {processes.died} kills")
         target.disturb(progress)
         processes.replace_ended()
-        if processes.died < plan.kills * min(1.0, progress / 0.97):
-            processes.kill_one()
-        elif progress >= 0.97 and processes.died >= plan.kills:
+        if progress >= 0.97 and processes.died >= plan.kills and not processes.waiting():
             break
-        elif progress >= 1.0 or time.monotonic() - moved > STUCK_S:
-            if processes.died >= plan.kills or time.monotonic() - moved > STUCK_S:
-                break
+        if processes.died < plan.kills * progress / 0.97 or (progress >= 1.0 and processes.died < plan.kills):
             processes.kill_one()
         time.sleep(0.005)
     processes.disarm()
     target.calm()
     calm = time.monotonic()
-    while time.monotonic() - calm < STUCK_S:
+    while time.monotonic() - calm < plan.patience_s:
         if not any(s.is_alive() for s in senders):
             with store.read() as c:
                 counts = deliveries.counts(c)
             if not counts["pending"] and target.applied() >= plan.events:
-                break
-            if counts["failed"] + counts["parked"] and time.monotonic() - calm > 20:
                 break
         processes.replace_ended()
         time.sleep(0.05)
@@ -330,6 +341,7 @@ def left_behind(
             sent += [Sent(d.id, d.event_seq, d.status, d.reason) for d in some]
             last = some[-1].id
         rows = [(r.action, r.subject) for r in c.execute(audit.select().order_by(audit.c.id))]
+    broken = [finding.what for finding in verify.findings(store) if not finding.ok]
     return History(
         acknowledged=acknowledged,
         ledger=kept,
@@ -337,6 +349,7 @@ def left_behind(
         audit=rows,
         writes=writes,
         logs=log.read_text() if log.exists() else "",
+        chain_problems=broken,
         canaries={e["patient"]["value"] for e in acknowledged},
         quiet_after_s=quiet,
     )

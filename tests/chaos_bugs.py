@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -11,16 +11,19 @@ from mappings.exact_json import loads
 
 
 def marked_before_sent() -> None:
-    """The delivery is done before its transaction is sent: a kill in between loses it."""
+    """A delivery is done before its transaction is sent: a kill in between loses it."""
+    from service.store import audit, deliveries
     from service.store.deliveries import Outcome
     from service.sync import outbox
 
     right = outbox.deliver
 
-    def wrong(route: Any, found: Any, settle: Any) -> Any:
+    def wrong(route: Any, found: Any) -> Any:
+        done = [Outcome(delivery, "sent") for delivery in found]
         with route.store.write() as c:
-            outbox.deliveries.record(c, [Outcome(one, "sent") for one in found], now=route.now())
-        return right(route, found, settle)
+            deliveries.record(c, done, now=route.now())
+            audit.write_many(c, 1, [outbox._audited(one, route.now()) for one in done])
+        return right(route, found)
 
     outbox.deliver = wrong
 
@@ -45,11 +48,28 @@ def no_lane_order() -> None:
     from service.store import deliveries
 
     right = deliveries.waiting
+    deliveries.waiting = lambda *a, **k: list(reversed(right(*a, **k)))
 
-    def wrong(c: Any, leases: Any, *, now: Any, most: int) -> Any:
-        return right(c, leases, now=now, most=1_000)[::-1]
 
-    deliveries.waiting = wrong
+def no_leases() -> None:
+    """Every worker takes every lane, whoever holds it, and commits what it found."""
+    from sqlalchemy import select
+
+    from service.store import lanes
+
+    def free(endpoint_id: int, now: Any) -> Any:
+        due = (lanes.lanes.c.endpoint_id == endpoint_id, lanes.lanes.c.due_at <= lanes.stamp(now))
+        return select(lanes.lanes.c.lane).where(*due).order_by(lanes.lanes.c.lane)
+
+    lanes._free = free
+    lanes.held = lambda c, leases: {lease.lane for lease in leases}
+
+
+def nothing_is_read_back() -> None:
+    """After an unknown outcome the same is sent again, as if nothing had been."""
+    from service.sync import push
+
+    push.read_back = lambda ehr, endpoint, parcels: (parcels, [])
 
 
 def any_answer_counts() -> None:
@@ -79,7 +99,6 @@ def answered_before_committed() -> None:
             yield intake.Result(loaded.source, loaded.id, "accepted")
 
     intake.take = wrong
-    importlib.import_module("service.api.events").intake.take = wrong
 
 
 def digits_through_floats() -> None:
@@ -100,18 +119,28 @@ def _floats(node: Any) -> Any:
     return [_floats(item) for item in node] if isinstance(node, list) else node
 
 
-BUGS: dict[str, tuple[Callable[[], None], tuple[str, ...]]] = {
-    "marked before sent": (marked_before_sent, ("I1", "I5")),
-    "plain POST": (plain_post, ("I2",)),
-    "no lane order": (no_lane_order, ("I3",)),
-    "any answer counts": (any_answer_counts, ("I1", "I2", "I3", "I4")),
-    "answered before committed": (answered_before_committed, ("I1",)),
-    "digits through floats": (digits_through_floats, ("I4",)),
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """A bug, the invariants of which it must breach at least one, and the faults that bring it to light."""
+
+    install: Callable[[], None]
+    breaches: tuple[str, ...]
+    faults: str = "30%"
+
+
+BUGS = {
+    "marked before sent": Bug(marked_before_sent, ("I1",)),
+    "plain POST": Bug(plain_post, ("I2",)),
+    "no lane order": Bug(no_lane_order, ("I3",)),
+    "no leases": Bug(no_leases, ("I2", "I5")),
+    "nothing is read back": Bug(nothing_is_read_back, ("I2", "I7"), "reset-after@20%/transaction"),
+    "any answer counts": Bug(any_answer_counts, ("I3", "I4", "I7"), "swapped@30%/transaction"),
+    "answered before committed": Bug(answered_before_committed, ("I1",)),
+    "digits through floats": Bug(digits_through_floats, ("I4",)),
 }
-"""Each bug, and the invariants of which it must breach at least one."""
 
 
 def install(name: str | None) -> None:
     """Put one bug (or none) into this process."""
     if name:
-        BUGS[name][0]()
+        BUGS[name].install()

@@ -41,12 +41,12 @@ POINTS = {
     "c9": Point("the EHR has applied it", "worker", "requests.sessions", "Session.send", "after"),
     "c10": Point("its answer is read", "worker", "service.sync.ehr", "HttpEhr.transaction", "after"),
     "c11": Point("the outcome is committed", "worker", "service.sync.outbox", "_record", "after"),
-    "c12": Point("a page is fetched", "worker", "service.sync.pull", "take_version"),
-    "c13": Point("a version of it is stored", "worker", "service.sync.pull", "take_version", "after"),
-    "c14": Point("the cursor is saved", "worker", "service.store.endpoints", "set_cursor", "after"),
+    "c12": Point("a page is fetched", "worker", "service.sync.pull", "take"),
+    "c13": Point("a version of it is stored", "worker", "service.sync.pull", "take", "after"),
+    "c14": Point("the cursor is saved", "worker", "service.store.positions", "save", "after"),
     "c16": Point("an audit row is added", "worker", "service.store.audit", "write_many", "after"),
 }
-"""c15, c17 to c20 are no points of these processes: docs/reliability.md says which tests have them."""
+"""c15 and c17 to c20 are no points of these processes: docs/reliability.md says what has them."""
 
 
 def install(crash_at: str | None, fired: str) -> None:

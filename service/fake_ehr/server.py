@@ -83,10 +83,12 @@ class FakeEhr:
             return answer(self.state, request, self.now(), fault, former)
 
     def register(self, system: str, value: str) -> None:
-        """A patient whom the hospital knows already."""
+        """A patient whom the hospital has known since yesterday."""
         with self._lock:
             patient = {"resourceType": "Patient", "identifier": [{"system": system, "value": value}]}
-            self.state.write(("Patient", self.state.new_id()), patient, "POST", self.now())
+            self.state.write(
+                ("Patient", self.state.new_id()), patient, "POST", self.now() - timedelta(days=1)
+            )
 
     def told(self) -> Any:
         """Counts for whoever tests: calls by route, faults by kind, versions held."""

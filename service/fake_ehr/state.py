@@ -17,6 +17,7 @@ from .wire import Refusal, Response
 
 Json = Any
 Key = tuple[str, str]
+SAVED = "urn:itb-fhir:saved-by-somebody-else"
 MOST_PAGES = 500
 HIGHEST_COUNT = 1000
 
@@ -158,12 +159,15 @@ class State:
         return self._add(Version(key, number, updated, method, stored))
 
     def touch(self, key: Key, now: datetime) -> None:
-        """A new version that says the same: somebody else saved the record."""
+        """A new version that says the same, but for a tag: somebody else saved the record."""
         there = self.newest(key)
-        if there is not None and there.resource is not None:
-            updated = stamp(now)
-            meta = there.resource["meta"] | {"versionId": str(there.number + 1), "lastUpdated": updated}
-            self._add(Version(key, there.number + 1, updated, "PUT", there.resource | {"meta": meta}))
+        if there is None or there.resource is None:
+            return
+        meta = there.resource["meta"]
+        number, updated = there.number + 1, stamp(now)
+        saved = {"system": SAVED, "code": str(number)}
+        changed = {"versionId": str(number), "lastUpdated": updated, "tag": [*meta.get("tag", ()), saved]}
+        self._add(Version(key, number, updated, "PUT", there.resource | {"meta": meta | changed}))
 
     def remove(self, key: Key, now: datetime) -> Version | None:
         """Add a tombstone; None where nothing is there."""

@@ -201,6 +201,16 @@ def search(
     return [_delivery(row) for row in c.execute(query.order_by(deliveries.c.id).limit(limit))]
 
 
+def are_going(c: Connection, endpoint_id: int, lane: str) -> bool:
+    """Whether the lane has a delivery that is sent, or tried again, without a person."""
+    query = select(deliveries.c.id).where(
+        deliveries.c.endpoint_id == endpoint_id,
+        deliveries.c.status == "pending",
+        deliveries.c.lane == lane,
+    )
+    return c.execute(query.limit(1)).first() is not None
+
+
 def of_event(c: Connection, event_seq: int) -> list[Delivery]:
     """Every delivery of one version of a record."""
     query = select(deliveries).where(deliveries.c.event_seq == event_seq).order_by(deliveries.c.id)

@@ -15,10 +15,11 @@ from sqlalchemy import Connection
 
 from mappings import Issue, MappingError
 from mappings.bundle import is_telling
+from mappings.event import lane_key
 from mappings.exact_json import dumps, loads
 from mappings.identity import content_hash, resource_identity
 from service.chain import Damaged
-from service.store import audit, links, remote
+from service.store import audit, deliveries, events, hints, links, remote
 from service.store.endpoints import Endpoint
 from service.store.engine import Store
 from service.store.links import Link
@@ -56,10 +57,13 @@ def take(
     resources: Iterable[Json],
     now: Clock,
     also: Callable[[Connection], None] | None = None,
+    *,
+    by_poll: bool = False,
 ) -> dict[str, int]:
     """Take in versions of resources; how many became what. Raises `EhrError` with none of them taken in.
 
-    `also` is done in the same transaction.
+    `also` is done in the same transaction. `by_poll`: what may be a write of ours that is not recorded yet
+    is left for later.
     """
     arrived = _read(store, ehr, reader, endpoint, list(resources))
     counts: dict[str, int] = {}
@@ -78,6 +82,9 @@ def take(
             # Of one resource that is here twice, the first may have made the link.
             link = linked.pop(place, None) if place in fresh else links.find_remote(c, endpoint.id, *place)
             fresh.discard(place)
+            if by_poll and _may_be_ours(c, endpoint, one, link):
+                hints.add(c, endpoint, [place], now=now())
+                continue
             taken = _take(c, endpoint, one, link, now)
             if taken is not None:
                 kept.append(taken)
@@ -194,6 +201,23 @@ def _links(c: Connection, endpoint: Endpoint, resources: list[Json]) -> dict[tup
 
 
 # --- taking in: one transaction -------------------------------------------------------------------------
+
+
+def _may_be_ours(c: Connection, endpoint: Endpoint, one: Arrival, link: Link | None) -> bool:
+    """Whether a change of what follows from a record may be a write of ours whose outcome is not recorded.
+
+    A worker that was killed, or whose answer was lost, has closed a segment and its ledger does not know yet.
+    While the lane goes on, its deliveries find out what it is: they read back before they write.
+    """
+    if is_telling(one.resource):
+        return False
+    if link is None or _is_echo(link, one.seen):
+        return False
+    name = record_of(c, endpoint, link)
+    if name is None:
+        return False
+    event = events.find(c, endpoint.tenant_id, *name)[-1].event
+    return deliveries.are_going(c, endpoint.id, lane_key(event))
 
 
 def _take(

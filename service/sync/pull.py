@@ -139,6 +139,7 @@ class _Pull:
                     some,
                     self._now,
                     also if last else None,
+                    by_poll=True,
                 )
                 self._add(counts)
         if moves and reached is not None:

@@ -11,10 +11,11 @@ from mappings.identity import content_hash, resource_identity
 from service.store.endpoints import Endpoint
 from service.store.links import Link
 
-from .ehr import Ehr, Missing
+from .ehr import Ehr, Gone, Missing
 from .shape import Doubled, Key, Parcel, Unresolved, Wanted
 
 Json = Any
+LOOKS = 3
 TOKENS = 20
 """Identifiers in one search: its address stays short."""
 
@@ -53,20 +54,36 @@ def _agreed(ehr: Ehr, endpoint: Endpoint, one: Wanted, found: Mapping[Key, list[
     remote = _linked(ehr, one) if one.link is not None else _only(one, found.get(one.key, []))
     if remote is None:
         return one
-    hashed, version = content_hash(remote), remote["meta"]["versionId"]
-    agreed = one.link
-    if agreed is not None and agreed.version_id != version and hashed not in (agreed.content_hash, one.hash):
+    hashed = content_hash(remote)
+    if not _is_known(one, remote):
         raise Changed(remote["resourceType"], remote["id"], remote)
     return replace(one, link=link_of(endpoint, one.key, remote, hashed), seen=True)
 
 
+def _is_known(one: Wanted, remote: Json) -> bool:
+    """Whether it is as was agreed, or as we want it."""
+    agreed = one.link
+    return (
+        agreed is None
+        or agreed.version_id == remote["meta"]["versionId"]
+        or content_hash(remote) in (agreed.content_hash, one.hash)
+    )
+
+
 def _linked(ehr: Ehr, one: Wanted) -> Json:
+    """What is there; an edit or a deletion is believed when it was seen `LOOKS` times: a cache may be old."""
     assert one.link is not None
     type, id = one.link.resource_type, one.link.remote_id
-    try:
-        return ehr.read(type, id)
-    except Missing as error:
-        raise Changed(type, id, None) from error
+    for left in range(LOOKS - 1, -1, -1):
+        try:
+            found = ehr.read(type, id)
+        except Missing as error:
+            if not left or isinstance(error, Gone):
+                raise Changed(type, id, None) from error
+            continue
+        if not left or _is_known(one, found):
+            break
+    return found
 
 
 def _only(one: Wanted, held: list[Json]) -> Json | None:

@@ -54,7 +54,7 @@ TABLE: dict[str, Rule] = {
     "Forbidden": Rule(Act.PARK, split=True),  # 403: a person must mend the rights
     "TooLarge": Rule(Act.FAIL, split=True),  # 413: less in a bundle, if there is less
     "Refused": Rule(Act.FAIL, split=True),  # 400, 422 and the rest: the same content is refused again
-    "Unresolved": Rule(Act.PARK),  # no patient, or several; deleted or edited there: a person must decide
+    "Unresolved": Rule(Act.RETRY, tries=3),  # no patient, several: asked thrice, then a person decides
     "Damaged": Rule(Act.PARK),  # a row of the ledger is not what was accepted: never sent, a person must look
     "Bug": Rule(Act.PARK),  # a failure of ours, with this content
 }

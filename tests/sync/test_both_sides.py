@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -331,3 +333,39 @@ def test_a_field_that_an_ehr_cannot_keep_is_not_taken_for_deleted(site: Site) ->
     edit(site, "refill", "R-1", lot("B77"))
     assert set(site.pull()) == {"merged"}
     assert (newest(site, "R-1")["note"], newest(site, "R-1")["drug"]["lot"]) == ("left side", "B77")
+
+
+class Killed(BaseException):
+    """The process dies here."""
+
+
+def kill(name: str) -> None:
+    raise Killed
+
+
+@pytest.mark.parametrize("read_first", [True, False])
+def test_a_write_of_ours_that_is_not_recorded_yet_is_no_edit_of_theirs(
+    tmp_path: Path, read_first: bool
+) -> None:
+    """Found by the chaos run: a worker was killed when the EHR had closed a segment for it, and a poll that
+    came before the next try asked a person about the change."""
+    site = Site(tmp_path)
+    site.register()
+    *before, last = HISTORY
+    site.send(*before)
+    site.push()
+    site.pull()
+    site.send(last)
+    site.ehr.after = [kill]
+    with contextlib.suppress(Killed):
+        site.push()
+    site.restart()
+    if read_first:
+        site.pull()
+    assert open_conflicts(site) == []
+    site.time += timedelta(hours=1)
+    site.push()
+    site.pull()
+    assert open_conflicts(site) == []
+    assert {d.status for d in site.deliveries()} == {"sent"}
+    site.store.close()

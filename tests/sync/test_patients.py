@@ -143,7 +143,7 @@ def test_a_circle_parks_the_delivery_and_says_so(site: Site) -> None:
     link = [{"other": {"reference": f"Patient/{old['id']}"}, "type": "replaced-by"}]
     site.ehr.place({**new, "link": link})
     site.send(REFILL | {"id": "R-2"})
-    assert site.push() == {"parked": 1}
+    assert site.push() == {"pending": 2, "parked": 1}
     assert "in a circle" in (site.deliveries()[-1].reason or "")
 
 

@@ -226,7 +226,7 @@ def test_no_patient_or_several_park_the_delivery_and_say_so(site: Site, register
     for _ in range(registered):
         site.register()
     site.send(DEVICE)
-    assert site.push() == {"parked": 1}
+    assert site.push() == {"pending": 2, "parked": 1}  # asked three times
     (parked,) = site.deliveries()
     assert parked.reason is not None
     assert ("no patient" if not registered else "2 patients") in parked.reason
