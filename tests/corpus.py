@@ -21,6 +21,7 @@ import golden
 from mappings import chart, load_event
 from mappings.codes import ITB
 from mappings.exact_json import dumps, loads
+from mappings.hl7v2.fhir import to_fhir
 from mappings.r4_table import CHECKED, PATTERNS, table
 from mappings.rows import Issue
 from mappings.stream import Converter
@@ -54,7 +55,15 @@ class Case:
 def valid() -> list[Case]:
     """Distinct resources that are valid R4: generated events, golden files, storylines, patients."""
     found: dict[bytes, Case] = {}
-    for case in [*_golden(), *_storylines(), *_generated(), *_patients(), *_ours(), *_put_right()]:
+    for case in [
+        *_golden(),
+        *_storylines(),
+        *_generated(),
+        *_patients(),
+        *_ours(),
+        *_carried(),
+        *_put_right(),
+    ]:
         plain = replace(case, resource=_unclaimed(case.resource))
         found.setdefault(dumps(plain.resource), plain)
     return list(found.values())
@@ -180,6 +189,14 @@ def _ours() -> Iterator[Case]:
             [Issue("Patient.name", "format", "is not a name"), Issue("$", "x", "y")], code, severity
         )
         yield Case("service", f"outcome {severity}", made)
+
+
+def _carried() -> Iterator[Case]:
+    """What messages of other systems become, the message itself among it."""
+    for path in golden.HL7:
+        if path.parent.name in ("read", "update"):
+            for bundle in to_fhir(golden.message(path), golden.sender(), Converter()).bundles:
+                yield from _of_bundle("hl7", path.stem, bundle)
 
 
 def _put_right() -> Iterator[Case]:
@@ -623,9 +640,15 @@ VARIES |= {
         _put("\u0416\u00e9\u4e2d\U0001f9e0 \u200f\u05d0", "a\u00a0b", "two\nlines", "<b>&amp;"),
     ),
     "trailing zero": (lambda p: p.kind == "decimal" and p.parent != "Count", _changed(_trailing_zero)),
-    "year alone": (_is("date", "dateTime"), lambda p, _: None if p.parent == "Period" else p.put("2025")),
+    "year alone": (
+        # mdd-1: HAPI fails a rule that compares a year with a day; R4 does not say which comes first
+        lambda p: _is("date", "dateTime")(p) and p.parent != "MedicationDispense",
+        lambda p, _: None if p.parent == "Period" else p.put("2025"),
+    ),
     "leap second": (
-        lambda p: _is("dateTime")(p) and p.parent not in ("Period", "Task", "Appointment"),
+        lambda p: (
+            _is("dateTime")(p) and p.parent not in ("Period", "Task", "Appointment", "MedicationDispense")
+        ),
         _put("2016-12-31T23:59:60Z", "2025-05-05T10:00:00.123456789+14:00"),
     ),
     "another coding": (
@@ -634,7 +657,7 @@ VARIES |= {
     ),
     "language": (_top(), _root(language="de-AT")),
     "narrative": (
-        _top(),
+        lambda p: _top()(p) and "text" in table()["types"][p.parent],  # no Bundle, no Binary
         _root(
             text={"status": "additional", "div": '<div xmlns="http://www.w3.org/1999/xhtml"><p>x</p></div>'}
         ),
