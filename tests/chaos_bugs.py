@@ -62,7 +62,7 @@ def no_leases() -> None:
 
     from service.store import lanes
 
-    def free(endpoint_id: int, now: Any) -> Any:
+    def free(endpoint_id: int, now: Any, lane: str | None = None) -> Any:
         due = (lanes.lanes.c.endpoint_id == endpoint_id, lanes.lanes.c.due_at <= lanes.stamp(now))
         return select(lanes.lanes.c.lane).where(*due).order_by(lanes.lanes.c.lane)
 
