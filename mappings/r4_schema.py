@@ -209,6 +209,10 @@ def _literal(types: str) -> Json:
 
 
 NO_TYPE_BESIDE = {
-    "anyOf": [{"properties": {"type": False}}, {"properties": {"reference": {"pattern": "^(?:#|urn:)"}}}]
+    "anyOf": [
+        {"properties": {"type": False}},
+        {"properties": {"reference": {"pattern": "^(?:#|urn:)"}}},
+        {"properties": {"type": {"const": "Patient"}, "reference": _literal("Patient")}},
+    ]
 }
-"""Where any type may be meant, one that is said twice is left to `validate`."""
+"""Where any type may be meant, one that is said twice is left to `validate`, but for a patient."""

@@ -11,6 +11,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError
 from .settings import Settings
 from .store import deliveries, endpoints, keys
 from .store.engine import Store, StoreError, is_migrated, migrate
+from .store.faults import fault_of
 from .sync.ehr import EhrError, HttpEhr
 from .verify import findings
 
@@ -22,7 +23,8 @@ UNUSABLE = (StoreError, DatabaseError, ArgumentError, ModuleNotFoundError)
 def why(error: Exception) -> str:
     """One line about a database that cannot be opened."""
     if isinstance(error, DatabaseError):
-        return f"the database cannot be opened: {error.orig}"
+        fault = fault_of(error)
+        return fault.message if fault else f"the database cannot be opened: {error.orig}"
     if isinstance(error, ModuleNotFoundError):
         return f"the database's driver {error.name} is not installed"
     return str(error)

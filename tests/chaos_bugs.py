@@ -11,19 +11,24 @@ from mappings.exact_json import loads
 
 
 def marked_before_sent() -> None:
-    """A delivery is done before its transaction is sent: a kill in between loses it."""
+    """A delivery is done before it is sent, whatever comes of that: a fault or a kill loses it."""
     from service.store import audit, deliveries
     from service.store.deliveries import Outcome
     from service.sync import outbox
 
     right = outbox.deliver
 
-    def wrong(route: Any, found: Any) -> Any:
-        done = [Outcome(delivery, "sent") for delivery in found]
-        with route.store.write() as c:
-            deliveries.record(c, done, now=route.now())
-            audit.write_many(c, 1, [outbox._audited(one, route.now()) for one in done])
-        return right(route, found)
+    def wrong(route: Any, found: Any, settle: Any) -> Any:
+        def mark() -> None:
+            done = [Outcome(delivery, "sent") for delivery in found]
+            with route.store.write() as c:
+                deliveries.record(c, done, now=route.now())
+                audit.write_many(c, 1, [outbox._audited(one, route.now()) for one in done])
+
+        mark()
+        made = right(route, found, settle)
+        mark()
+        return made
 
     outbox.deliver = wrong
 
@@ -57,7 +62,7 @@ def no_leases() -> None:
 
     from service.store import lanes
 
-    def free(endpoint_id: int, now: Any) -> Any:
+    def free(endpoint_id: int, now: Any, lane: str | None = None) -> Any:
         due = (lanes.lanes.c.endpoint_id == endpoint_id, lanes.lanes.c.due_at <= lanes.stamp(now))
         return select(lanes.lanes.c.lane).where(*due).order_by(lanes.lanes.c.lane)
 

@@ -1,23 +1,66 @@
-"""Chaos, small enough for every run; `make chaos` has full seeds on both databases, and bugs on purpose."""
+"""Chaos, small enough for every run: faults, kills, both databases; and bugs that must be seen.
+
+`make chaos` runs ten full seeds on each database, `make chaos-hapi` the same against a real HAPI.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 import chaos
-from chaos import FakeTarget, Run
+from chaos import FakeTarget, Outcome, Run
+from chaos_bugs import BUGS
 from history import summary
 
+SMALL = Run(events=150, pumps=8, kills=25, faults="30%", patience_s=12)
 
-def test_every_event_once_in_order_and_exact(tmp_path: Path) -> None:
-    """Faults, kills and crash points; `tests/test_history.py` shows that the checker would see a breach."""
-    plan = Run(events=200, pumps=12, kills=20, seed=1)
+
+def show(text: str) -> None:
+    """Progress goes nowhere in a test."""
+
+
+def on_the_fake(plan: Run, database: str, folder: Path) -> Outcome:
     target = FakeTarget(plan.faults, plan.seed)
     try:
-        outcome = chaos.run(plan, f"sqlite:///{tmp_path}/itb.db", tmp_path, target, lambda text: None)
+        return chaos.run(plan, database, folder, target, show)
     finally:
         target.stop()
+
+
+def check(outcome: Outcome) -> None:
     found = [f"{breach.invariant}: {breach.what}" for breach in outcome.breaches[:10]]
     assert not outcome.breaches, f"{summary(outcome.breaches)}\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_every_event_once_in_order_and_exact(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """A small seed; `make chaos` has them in full."""
+    plan = Run(events=200, pumps=12, kills=20, seed=1)
+    database = (
+        f"sqlite:///{tmp_path}/itb.db" if kind == "sqlite" else request.getfixturevalue("postgresql_url")
+    )
+    outcome = on_the_fake(plan, database, tmp_path)
+    check(outcome)
     assert outcome.kills >= plan.kills
     assert outcome.faults.total() > 20
+
+
+@pytest.mark.parametrize("bug", ["marked before sent", "plain POST", "no lane order"])
+def test_a_seeded_bug_is_seen(bug: str, tmp_path: Path) -> None:
+    """One that no run sees would show a hole in the checker, or in what the run does."""
+    seen: Counter[str] = Counter()
+    for seed in (1, 2, 3):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        plan = replace(SMALL, bug=bug, seed=seed, faults=BUGS[bug].faults)
+        outcome = on_the_fake(plan, f"sqlite:///{folder}/itb.db", folder)
+        seen += Counter(breach.invariant for breach in outcome.breaches)
+        if seen.keys() & set(BUGS[bug].breaches):
+            return
+    pytest.fail(f"no run saw {bug!r}; they saw {dict(seen)}")

@@ -28,6 +28,7 @@ from service.store.times import stamp
 
 from . import agreement
 from .ehr import Ehr, Missing
+from .readback import LOOKS
 from .reading import Reader, Told, record_of
 
 Json = Any
@@ -119,12 +120,16 @@ def _current(ehr: Ehr, endpoint: Endpoint, one: Arrival) -> Arrival | None:
     """The arrival itself, or for an edit of something we hold what the EHR says of it now."""
     if one.echo or (one.link is None and not _is_ours(one.resource)):
         return one
-    try:
-        now = ehr.read(one.seen.resource_type, one.seen.remote_id)
-    except Missing:
-        return None  # `take_deletion` is told of it
-    version = _version(endpoint, now)
-    return replace(one, seen=version, resource=now, echo=_is_echo(one.link, version))
+    for _ in range(LOOKS):  # one answer may come from a cache: an edit is seen as often as a read-back looks
+        try:
+            now = ehr.read(one.seen.resource_type, one.seen.remote_id)
+        except Missing:
+            return None  # `take_deletion` is told of it
+        version = _version(endpoint, now)
+        found = replace(one, seen=version, resource=now, echo=_is_echo(one.link, version))
+        if found.echo or one.link is None:
+            break
+    return found
 
 
 def _is_ours(resource: Json) -> bool:

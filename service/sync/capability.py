@@ -15,8 +15,8 @@ from mappings.identity import KINDS
 
 Json = Any
 FHIR_VERSION = "4.0.1"
-WRITTEN = (*KINDS, "Provenance")
-"""The resource types that we write, to one server or another."""
+WRITTEN = (*(type for type in KINDS if type != "MedicationDispense"), "Provenance")
+"""The resource types that we write, to one server or another; a pharmacy tells what it dispensed."""
 READ = (*WRITTEN, "Patient")
 NEEDED = ("create", "update")
 """What is not written cannot be corrected: a type that takes no update is not written at all."""

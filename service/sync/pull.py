@@ -22,8 +22,9 @@ from service.store.times import stamp
 
 from . import patients, survey
 from .arrival import take, take_deletion
-from .ehr import Ehr, Missing, Refused
+from .ehr import Ehr, Gone, Missing, Refused
 from .pages import ahead, before, changes, is_later
+from .readback import LOOKS
 from .reading import Reader
 
 Json = Any
@@ -212,14 +213,24 @@ class _Pull:
 
     def confirm(self, type: str, id: str) -> None:
         """Read one resource that the EHR named: as it is now, or that it is gone."""
-        try:
-            found = self._ehr.read(type, id)
-        except Missing:
+        found = self._looked_for(type, id)
+        if found is None:
             with self._store.write() as c:
                 outcome = take_deletion(c, self._endpoint, type, id, self._now())
             self._add({outcome: 1})
         else:
             self._take([found], type, None)  # it was brought back
+
+    def _looked_for(self, type: str, id: str) -> Json | None:
+        """The resource; None once the EHR said 410, or 404 `LOOKS` times: a cache may not have it yet."""
+        for _ in range(LOOKS):
+            try:
+                return self._ehr.read(type, id)
+            except Gone:
+                return None
+            except Missing:
+                continue
+        return None
 
     # --- positions ----------------------------------------------------------------------------------------
 

@@ -213,6 +213,8 @@ def _send(
     keys = {key for parcel in going for one in parcel.due for key in referenced(one.resource)}
     with route.store.read() as c:
         linked = links.find_many(c, route.endpoint.id, keys)
+    # What was read back is not in the database yet; referred to by identifier now, it would be by id later.
+    linked |= {one.key: one.link for parcel in parcels for one in parcel.wanted if one.link is not None}
     references = {
         key: f"{link.resource_type}/{link.remote_id}"
         for key, link in linked.items()

@@ -165,7 +165,7 @@ def fence_does_not_grow(patch: pytest.MonkeyPatch) -> None:
 
 
 def held_lanes_are_taken(patch: pytest.MonkeyPatch) -> None:
-    def wrong(endpoint_id: int, now: Any) -> Any:
+    def wrong(endpoint_id: int, now: Any, lane: str | None) -> Any:
         return select(tables.lanes.c.lane).where(tables.lanes.c.endpoint_id == endpoint_id)
 
     patch.setattr(lanes, "_free", wrong)

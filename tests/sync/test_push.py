@@ -151,16 +151,11 @@ def newest_first(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(outbox.deliveries, "waiting", wrong)
 
 
-def written_again_without_need(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(shape.Wanted, "is_there", property(lambda self: False))
-
-
 BUGS = (
     sent_before_sending,
     create_without_condition,
     neighbours_left_open,
     newest_first,
-    written_again_without_need,
 )
 
 

@@ -159,13 +159,13 @@ def test_a_record_that_is_there_twice_is_a_case_until_it_is_there_once(ward: War
 
 
 def test_a_delivery_that_meets_a_double_is_held_and_opens_a_case(ward: Ward) -> None:
-    """412: several match. The next try looks, and finds two."""
+    """412: several match. The next tries look, and find two."""
     other = ward.key("refill", "R-1")
     ward.double(other)
     with ward.store.write() as c:
         links.forget(c, ward.endpoint.id, *ward.one_identity("refill", "R-1"))
     ward.send(REFILL | {"version": 2, "needle_passes": 2})
-    assert ward.push() == {"pending": 1, "parked": 1}
+    assert ward.push() == {"pending": 3, "parked": 1}
     with ward.store.read() as c:
         (case,) = drift.search_cases(c, 1, limit=9)
     assert (case.kind, case.value, len(case.remote_ids)) == ("duplicate", "clinic-a.R-1", 2)

@@ -27,6 +27,7 @@ from postgresql_server import PostgresqlServer
 from samples import REFILL
 from service import cli, verify
 from service.app import create_app
+from service.commands.exits import UNREACHABLE
 from service.settings import Settings
 from service.store import engine, events, faults, keys
 from service.store.engine import Store, StoreError, migrate
@@ -264,7 +265,7 @@ def test_a_command_says_in_one_line_what_is_wrong(app: Flask, database_url: str)
     env = {"ITB_DATABASE_URL": database_url}
     with another_writer(database_url):
         done = CliRunner().invoke(cli.main, ["import", "-"], input=line, env=env)
-    assert (done.exit_code, done.stderr) == (1, f"Error: {LOCKED.message}\n")
+    assert (done.exit_code, done.stderr) == (UNREACHABLE, f"Error: {LOCKED.message}\n")
     done = CliRunner().invoke(cli.main, ["import", "-"], input=line, env=env)
     assert (done.exit_code, json.loads(done.stdout)) == (0, {"accepted": 1})
 
