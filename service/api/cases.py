@@ -16,7 +16,7 @@ from service.store.times import stamp
 from service.web import Blueprint, answer, caller, services
 
 from . import described
-from .paging import Page, cut, page
+from .paging import Page, cut, named_endpoints, page
 
 Json = Any
 blueprint = Blueprint("cases", __name__, url_prefix="/api/v1/cases", description="To be sorted out in an EHR")
@@ -58,18 +58,14 @@ def list_cases(query: Json) -> Response:
     """The cases, oldest first."""
     tenant_id = caller().tenant_id
     with services().store.read() as c:
-        names = {endpoint.id: endpoint.name for endpoint in endpoints.every(c, tenant_id)}
-        ids = {name: id for id, name in names.items()}
-        wanted = query.get("endpoint")
-        if wanted is not None and wanted not in ids:
-            raise Refused(404, "no endpoint has this name")
+        names, wanted = named_endpoints(c, tenant_id, query.get("endpoint"))
         found = drift.search_cases(
             c,
             tenant_id,
             limit=query["limit"] + 1,
             after_id=query["cursor"],
             status=query.get("status"),
-            endpoint_id=ids[wanted] if wanted is not None else None,
+            endpoint_id=wanted,
         )
     listed, last = cut(found, query["limit"])
     return answer(page("cases", [shown(one, names[one.endpoint_id]) for one in listed], last and last.id))

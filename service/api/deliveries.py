@@ -19,7 +19,7 @@ from service.store.events import StoredEvent
 from service.web import Blueprint, answer, caller, services
 
 from . import described
-from .paging import Page, cut, page
+from .paging import Page, cut, named_endpoints, page
 
 Json = Any
 blueprint = Blueprint(
@@ -69,18 +69,14 @@ def list_deliveries(query: Json) -> Response:
     """The deliveries, oldest first."""
     tenant_id = caller().tenant_id
     with services().store.read() as c:
-        names = {endpoint.id: endpoint.name for endpoint in endpoints.every(c, tenant_id)}
-        ids = {name: id for id, name in names.items()}
-        wanted = query.get("endpoint")
-        if wanted is not None and wanted not in ids:
-            raise Refused(404, "no endpoint has this name")
+        names, wanted = named_endpoints(c, tenant_id, query.get("endpoint"))
         found = deliveries.search(
             c,
             tenant_id,
             limit=query["limit"] + 1,
             after_id=query["cursor"],
             status=query.get("status"),
-            endpoint_id=ids[wanted] if wanted is not None else None,
+            endpoint_id=wanted,
         )
         listed, last = cut(found, query["limit"])
         about = {d.event_seq: events.by_seq(c, tenant_id, d.event_seq) for d in listed}

@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from marshmallow import Schema, fields, validate
+from sqlalchemy import Connection
+
+from service.problems import Refused
+from service.store import endpoints
 
 T = TypeVar("T")
 LARGEST = 2**63 - 1
@@ -26,3 +30,15 @@ def cut(found: list[T], limit: int) -> tuple[list[T], T | None]:
 def page(name: str, items: list[Any], cursor: Any) -> dict[str, Any]:
     """The body of a page."""
     return {name: items, "next_cursor": None if cursor is None else str(cursor)}
+
+
+def named_endpoints(c: Connection, tenant_id: int, wanted: str | None) -> tuple[dict[int, str], int | None]:
+    """The tenant's endpoints by number, and the number of the one that a list is asked about, if any.
+
+    Raises `Refused` (404) where none has that name.
+    """
+    names = {endpoint.id: endpoint.name for endpoint in endpoints.every(c, tenant_id)}
+    ids = {name: id for id, name in names.items()}
+    if wanted is not None and wanted not in ids:
+        raise Refused(404, "no endpoint has this name")
+    return names, ids[wanted] if wanted is not None else None
