@@ -24,7 +24,7 @@ def why(error: Exception) -> str:
     """One line about a database that cannot be opened."""
     if isinstance(error, DatabaseError):
         fault = fault_of(error)
-        return fault.message if fault else f"the database cannot be opened: {error.orig}"
+        return f"{fault.message} ({error.orig})" if fault else f"the database cannot be opened: {error.orig}"
     if isinstance(error, ModuleNotFoundError):
         return f"the database's driver {error.name} is not installed"
     return str(error)

@@ -263,15 +263,19 @@ def test_a_patient_merged_there_is_followed(ward: Ward) -> None:
 
 
 class Listener:
-    """The service on a loopback port, as HAPI reaches it; `told` is set by each notification."""
+    """The service on a loopback port, as HAPI reaches it; `told` is set by a notification about one id.
 
-    def __init__(self, store_url: str) -> None:
+    Others come too: HAPI tells late, and of everything that other tests write on it.
+    """
+
+    def __init__(self, store_url: str, about: str) -> None:
         app = create_app(Settings(database_url=store_url, min_free_bytes=0))
         self.told = threading.Event()
 
         def listening(environ: Any, start: Any) -> Any:
             answer = app.wsgi_app(environ, start)
-            self.told.set()
+            if environ["PATH_INFO"].endswith(f"/{about}"):
+                self.told.set()
             return answer
 
         self._server = make_server("127.0.0.1", 0, listening, threaded=True)
@@ -286,14 +290,14 @@ class Listener:
 
 def test_an_edit_is_told_by_a_subscription_and_read_before_any_poll(ward: Ward, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/itb.db"
-    listener = Listener(url)
+    refill = ward.find("MedicationAdministration", "refill", "R-1")
+    listener = Listener(url, refill["id"])
     env = {"ITB_DATABASE_URL": url}
     arguments = ["endpoints", "subscribe", "hapi", listener.url, "--type", "MedicationAdministration"]
     made = CliRunner().invoke(main, arguments, env=env)
     assert made.exit_code == 0, made.output
     subscription = made.output.split("\t")[1].strip()
     try:
-        refill = ward.find("MedicationAdministration", "refill", "R-1")
         for attempt in range(60):
             # HAPI answers a Subscription at once and hears of changes a little later.
             refill["contained"][0]["batch"]["lotNumber"] = f"B{attempt}"
