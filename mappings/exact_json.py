@@ -70,6 +70,7 @@ def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 
 _DECODER = msgspec.json.Decoder(float_hook=_number)
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
+_SORTED = msgspec.json.Encoder(decimal_format="number", order="sorted")
 _EXPONENT = re.compile(rb"\dE[+-]\d")
 
 
@@ -110,11 +111,15 @@ def _careful(raw: bytes) -> Json:
     raise MappingError([issue])
 
 
-def dumps(value: Json) -> bytes:
-    """Write compact UTF-8 JSON; numbers positionally and with their own digits."""
-    out = _ENCODER.encode(value)
+def dumps(value: Json, *, in_order: bool = False) -> bytes:
+    """Write compact UTF-8 JSON; numbers positionally and with their own digits.
+
+    `in_order`: the members of each object by name, so that equal values are equal bytes.
+    """
+    encoder = _SORTED if in_order else _ENCODER
+    out = encoder.encode(value)
     if (b"E+" in out or b"E-" in out) and _EXPONENT.search(out):
-        out = _ENCODER.encode(_positional(value))
+        out = encoder.encode(_positional(value))
     return out
 
 

@@ -134,17 +134,17 @@ def content_hash(resource: Json) -> str:
     Our copy and the server's stored copy of the same content hash equal; decimals count digit for digit.
     """
     said = {k: v for k, v in resource.items() if k not in ("id", "meta", "text")}
-    return hashlib.sha256(dumps(_neutral(said))).hexdigest()
+    return hashlib.sha256(dumps(_neutral(said), in_order=True)).hexdigest()
 
 
 def _neutral(value: Json) -> Json:
-    if isinstance(value, dict):
-        if "identifier" in value and "reference" in value:
-            value = {k: v for k, v in value.items() if k != "reference"}
-        return {key: _neutral(value[key]) for key in sorted(value)}
-    if isinstance(value, list):
-        return [_neutral(item) for item in value]
-    return value
+    """A copy in which what names an identifier says not where it is found."""
+    if type(value) is list:
+        return [_neutral(item) if type(item) in (dict, list) else item for item in value]
+    made = {name: _neutral(item) if type(item) in (dict, list) else item for name, item in value.items()}
+    if "identifier" in made:
+        made.pop("reference", None)
+    return made
 
 
 def rewrite_references(resource: Json, lookup: Lookup) -> Json:
@@ -157,21 +157,28 @@ def rewrite_references(resource: Json, lookup: Lookup) -> Json:
     return made
 
 
-def referenced(node: Json) -> Iterator[tuple[str, str]]:
+def referenced(node: Json) -> set[tuple[str, str]]:
     """(system, value) of everything that `point_references` would look up."""
-    for value in node.values() if isinstance(node, dict) else node:
-        if isinstance(value, dict):
-            name = value.get("identifier")
-            if isinstance(name, dict) and "type" in value and "resourceType" not in value:
-                yield name.get("system", ""), name.get("value", "")
-            else:
-                yield from referenced(value)
-        elif isinstance(value, list) and value and isinstance(value[0], (dict, list)):
-            yield from referenced(value)
+    return {(_part(found, "system"), _part(found, "value")) for found in _references(node)}
 
 
 def point_references(node: Json, lookup: Lookup) -> None:
-    """`rewrite_references` in place; a loop, as a transaction has hundreds of elements to look at."""
+    """`rewrite_references` in place."""
+    for found in _references(node):
+        target = lookup(found["type"], _part(found, "system"), _part(found, "value"))
+        if target:
+            found["reference"] = target
+        else:
+            found.pop("reference", None)
+
+
+def _part(reference: Json, name: str) -> str:
+    part: str = reference["identifier"].get(name, "")
+    return part
+
+
+def _references(node: Json) -> Iterator[Json]:
+    """The References with an `identifier`; a loop, as a transaction has hundreds of elements to look at."""
     left = [node]
     while left:
         node = left.pop()
@@ -180,11 +187,7 @@ def point_references(node: Json, lookup: Lookup) -> None:
             if kind is dict:
                 name = value.get("identifier")
                 if isinstance(name, dict) and "type" in value and "resourceType" not in value:
-                    target = lookup(value["type"], name.get("system", ""), name.get("value", ""))
-                    if target:
-                        value["reference"] = target
-                    else:
-                        value.pop("reference", None)
+                    yield value
                 else:
                     left.append(value)
             elif kind is list and value and type(value[0]) in (dict, list):

@@ -83,7 +83,7 @@ def any_answer_counts() -> None:
 
     def wrong(endpoint: Any, due: Any, found: Any) -> Any:
         pairs = zip(due, found, strict=False)
-        return [send.link_of(endpoint, one.key, remote, one.hash) for one, remote in pairs]
+        return [send.link_of(endpoint, one.key, answer.resource, one.hash) for one, answer in pairs]
 
     send.answered = wrong
 

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Row, Select, func, insert, select, update
 from mappings.exact_json import dumps, loads
 
 from . import deliveries
+from .endpoints import Endpoint
 from .tables import conflicts
 from .times import stamp
 
@@ -112,10 +113,13 @@ def open_of(c: Connection, endpoint_id: int, tenant_id: int, source: str, event_
     return _first(c, query)
 
 
-def open_in_lanes(c: Connection, endpoint_id: int, lanes: Collection[str]) -> list[Conflict]:
+def open_in_lanes(c: Connection, endpoint: Endpoint, lanes: Collection[str]) -> list[Conflict]:
     """The open conflicts with one EHR about these pumps (or patients, where there is no pump)."""
     query = select(conflicts).where(
-        conflicts.c.endpoint_id == endpoint_id, conflicts.c.lane.in_(lanes), conflicts.c.status == "open"
+        conflicts.c.tenant_id == endpoint.tenant_id,
+        conflicts.c.endpoint_id == endpoint.id,
+        conflicts.c.lane.in_(lanes),
+        conflicts.c.status == "open",
     )
     return [_conflict(row) for row in c.execute(query.order_by(conflicts.c.id))]
 

@@ -24,6 +24,7 @@ from .ehr import Ehr
 from .outbox import Keeper, step
 from .patient_cache import Patients
 from .push import Route
+from .turns import Turns
 from .worker import Runner, connect, step_name
 
 CONCURRENCY = 4
@@ -40,6 +41,7 @@ class Spread:
         self._store, self._now = store, now
         self._keeper = Keeper(store, now)
         self._patients: dict[int, Patients] = {}
+        self._turns: dict[int, Turns] = {}
         self._local = threading.local()
         self._stop = threading.Event()
 
@@ -94,7 +96,9 @@ class Spread:
         known: dict[int, tuple[Endpoint, Ehr]] = self._local.__dict__.setdefault("ehrs", {})
         was, ehr = known.get(endpoint.id, (None, None))
         if was is None or ehr is None or (was.url, was.options) != (endpoint.url, endpoint.options):
-            ehr = connect(endpoint, self._store, self._now)
+            turns = self._turns.setdefault(endpoint.id, Turns(endpoint.options["parallel"]))
+            turns.allow(endpoint.options["parallel"])
+            ehr = connect(endpoint, self._store, self._now, turns)
             known[endpoint.id] = (endpoint, ehr)
         return ehr
 

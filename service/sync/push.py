@@ -176,7 +176,7 @@ def _read_in(route: Route, parcel: Parcel, changed: Changed) -> Sent:
     except EhrError as error:
         return Sent(delivery, error=error)
     with store.read() as c:
-        asked = conflicts.open_in_lanes(c, endpoint.id, [delivery.lane])
+        asked = conflicts.open_in_lanes(c, endpoint, [delivery.lane])
         conflict = waits_for(c, parcel.event, delivery, asked)
     if conflict is None:
         refused = arrival.refusal(store, endpoint, changed.resource)

@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import partial
@@ -16,13 +17,14 @@ from service.store.endpoints import Endpoint
 from service.store.engine import Store
 from service.telemetry import make_log
 
-from .ehr import EhrError, HttpEhr
+from .ehr import NO_TURNS, EhrError, HttpEhr
 from .gate import Gate, call
 from .outbox import LEASE, Keeper, step
 from .owner import is_gone, process_name
 from .patient_cache import Patients
 from .pull import NOT_BELIEVED, pull, read_waiting
 from .push import Route
+from .turns import Turns
 from .upkeep import tend
 
 Clock = Callable[[], datetime]
@@ -32,6 +34,8 @@ THOROUGH_S = 60.0
 """How often to ask what was deleted, and to read patient by patient where a server cannot search by time."""
 TEND_S = 30.0
 """How often a step of the upkeep is taken: a server asked what it can do, a batch of records compared."""
+AHEAD = 1
+"""Threads beyond an endpoint's `parallel` calls: who has no turn maps what goes next."""
 _STEPS = itertools.count()
 log = make_log()
 
@@ -54,12 +58,17 @@ class Result:
         return ", ".join([*words, *([self.error] if self.error else [])]) or "nothing to do"
 
 
-def connect(endpoint: Endpoint, store: Store | None = None, now: Clock | None = None) -> HttpEhr:
+def connect(
+    endpoint: Endpoint,
+    store: Store | None = None,
+    now: Clock | None = None,
+    turns: AbstractContextManager[object] = NO_TURNS,
+) -> HttpEhr:
     """The EHR of an endpoint; with a store, at the pace that all its workers keep together."""
     headers = endpoint.options.get("headers") or {}
     pace = endpoint.options["requests_per_second"]
     if store is None or now is None or not pace:
-        return HttpEhr(endpoint.url, headers=headers)
+        return HttpEhr(endpoint.url, headers=headers, turns=turns)
 
     def wait() -> None:
         with store.write() as c:
@@ -67,7 +76,7 @@ def connect(endpoint: Endpoint, store: Store | None = None, now: Clock | None = 
             gates.save(c, endpoint.tenant_id, endpoint.id, asdict(after))
         time.sleep(seconds)
 
-    return HttpEhr(endpoint.url, headers=headers, wait=wait)
+    return HttpEhr(endpoint.url, headers=headers, wait=wait, turns=turns)
 
 
 def sync_once(store: Store, endpoint: Endpoint, now: Clock, *, accept_deletions: bool = False) -> Result:
@@ -77,7 +86,8 @@ def sync_once(store: Store, endpoint: Endpoint, now: Clock, *, accept_deletions:
     sent: dict[str, int] = {}
     try:
         _add(pulled, pull(store, ehr, endpoint, now, accept_deletions=accept_deletions).counts)
-        while step := push_due(store, endpoint, ehr, now):
+        patients = Patients(endpoint, now)
+        while step := push_due(store, endpoint, ehr, now, patients):
             _add(sent, step)
         _add(pulled, pull(store, ehr, _fresh(store, endpoint), now, thorough=False).counts)
     except EhrError as error:
@@ -98,9 +108,14 @@ def _fresh(store: Store, endpoint: Endpoint) -> Endpoint:
     return found or endpoint
 
 
-def push_due(store: Store, endpoint: Endpoint, ehr: Any, now: Clock) -> dict[str, int]:
-    """One step over due lanes of the endpoint; empty when there was none to take."""
-    route = Route(store, ehr, endpoint, Patients(endpoint, now), now)
+def push_due(
+    store: Store, endpoint: Endpoint, ehr: Any, now: Clock, patients: Patients | None = None
+) -> dict[str, int]:
+    """One step over due lanes of the endpoint; empty when there was none to take.
+
+    `patients`: those that the steps before have found.
+    """
+    route = Route(store, ehr, endpoint, patients or Patients(endpoint, now), now)
     return dict(step(route, Keeper(store, now), step_name()) or {})
 
 
@@ -133,6 +148,7 @@ class Runner:
         self._keeper = Keeper(store, now)
         self._threads: dict[tuple[int, str], threading.Thread] = {}
         self._patients: dict[int, Patients] = {}
+        self._turns: dict[int, Turns] = {}
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -153,7 +169,9 @@ class Runner:
                     known = endpoints.every(c)
                 for endpoint in known:
                     self._patients.setdefault(endpoint.id, Patients(endpoint, self._now))
-                    for number in range(endpoint.options["parallel"] if self._delivers else 0):
+                    parallel = endpoint.options["parallel"]
+                    self._turns.setdefault(endpoint.id, Turns(parallel)).allow(parallel)
+                    for number in range(parallel + AHEAD if self._delivers else 0):
                         self._begin(endpoint.id, f"push-{number}", self._push)
                     self._begin(endpoint.id, "pull", self._pull)
                     self._begin(endpoint.id, "upkeep", self._tend)
@@ -193,7 +211,7 @@ class Runner:
             try:
                 endpoint = self._endpoint(id)
                 if endpoint is not None:
-                    ehr = ehr or connect(endpoint, self._store, self._now)
+                    ehr = ehr or connect(endpoint, self._store, self._now, self._turns[id])
                     route = Route(self._store, ehr, endpoint, self._patients[id], self._now)
                     if step(route, self._keeper, step_name()) is not None:
                         continue

@@ -213,7 +213,8 @@ def never_split(patch: pytest.MonkeyPatch) -> None:
 def answers_believed(patch: pytest.MonkeyPatch) -> None:
     def wrong(endpoint: Any, due: Any, found: Any) -> Any:
         return [
-            send.link_of(endpoint, one.key, remote, one.hash) for one, remote in zip(due, found, strict=True)
+            send.link_of(endpoint, one.key, answer.resource, one.hash)
+            for one, answer in zip(due, found, strict=True)
         ]
 
     patch.setattr(send, "answered", wrong)

@@ -15,6 +15,7 @@ from mappings import exact_json, load_event
 from samples import CATHETER, DOSE_CHANGE, PATIENT, PUMP, REFILL, SERIAL, q
 from service.store import audit, conflicts, deliveries, endpoints, events, keys, lanes, leases, links, remote
 from service.store.deliveries import CHANGES, Outcome
+from service.store.endpoints import Endpoint
 from service.store.engine import Store, migrate
 from service.store.lanes import Lease
 from service.store.links import Link
@@ -24,6 +25,7 @@ from strategies import ANY_EVENT
 
 Json = Any
 NOW = datetime.fromisoformat("2026-11-23T09:00:00+00:00")
+ENDPOINT = Endpoint(1, 1, "a", "http://ehr.invalid/fhir", True, "", None, 0)
 
 
 def canonical(event: Json) -> Json:
@@ -301,6 +303,8 @@ def test_an_endpoint_keeps_what_it_was_told_over_the_defaults(store: Store) -> N
     ("index", "call"),
     [
         ("sqlite_autoindex_events_1", lambda c: events.find(c, 1, "s", "i")),
+        ("INTEGER PRIMARY KEY", lambda c: events.by_seqs(c, 1, range(25))),
+        ("of USING INTEGER PRIMARY KEY", lambda c: events.other_versions(c, 1, range(25))),
         ("ix_events_pump", lambda c: events.timeline(c, 1, SERIAL)),
         ("ix_events_pump", lambda c: events.current(c, 1, pump=SERIAL, type="device")),
         ("ix_events_patient", lambda c: events.search(c, 1, limit=9, patient=("s", PATIENT["value"]))),
@@ -313,12 +317,14 @@ def test_an_endpoint_keeps_what_it_was_told_over_the_defaults(store: Store) -> N
         ("ix_lanes_due", lambda c: lanes.is_due(c, 1, now=NOW)),
         ("ix_deliveries_event", lambda c: deliveries.of_event(c, 1)),
         ("sqlite_autoindex_links_1", lambda c: links.find(c, 1, "s", "v")),
+        ("sqlite_autoindex_links_1", lambda c: links.find_many(c, 1, [("s", "v"), ("s", "w")])),
         ("ix_links_remote", lambda c: links.find_remote(c, 1, "Device", "1")),
         ("ix_links_remote", lambda c: links.of_remote(c, 1, "Device", ["1", "2"])),
         ("sqlite_autoindex_remote_versions_1", lambda c: remote.seen(c, 1, "Device", ["1", "2"])),
         ("sqlite_autoindex_remote_versions_1", lambda c: remote.raw_of(c, 1, "Device", "1", "1")),
         ("ix_conflicts_record", lambda c: conflicts.open_of(c, 1, 1, "s", "i")),
         ("ix_conflicts_lane", lambda c: conflicts.open_in_lane(c, 1, "x")),
+        ("ix_conflicts_lane", lambda c: conflicts.open_in_lanes(c, ENDPOINT, ["x", "y"])),
         ("sqlite_autoindex_api_keys_1", lambda c: keys.caller(c, "key")),
     ],
 )
