@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from mappings import identity
 from mappings.identity import content_hash, resource_identity
 from service.store.endpoints import Endpoint
-from service.store.links import Link
+from service.store.links import Link, is_missed
 
-from .ehr import Ehr, Gone, Missing
+from .ehr import Busy, Ehr, Gone, Missing
 from .shape import Doubled, Key, Parcel, Unresolved, Wanted
 
 Json = Any
@@ -29,7 +30,7 @@ class Changed(Exception):
 
 
 def read_back(
-    ehr: Ehr, endpoint: Endpoint, parcels: list[Parcel], patients: Mapping[Key, str]
+    ehr: Ehr, endpoint: Endpoint, parcels: list[Parcel], patients: Mapping[Key, str], now: datetime
 ) -> tuple[list[Parcel], list[Any]]:
     """The parcels with what the EHR holds now, and (parcel, error) of those that need a person or a look.
 
@@ -41,17 +42,19 @@ def read_back(
     ready, stuck = [], []
     for parcel in parcels:
         try:
-            ready.append(parcel.with_wanted(_agreed(ehr, endpoint, one, found) for one in parcel.wanted))
-        except (Unresolved, Changed) as error:
+            ready.append(parcel.with_wanted(_agreed(ehr, endpoint, one, found, now) for one in parcel.wanted))
+        except (Unresolved, Changed, Busy) as error:
             stuck.append((parcel, error))
     return ready, stuck
 
 
-def _agreed(ehr: Ehr, endpoint: Endpoint, one: Wanted, found: Mapping[Key, list[Json]]) -> Wanted:
+def _agreed(
+    ehr: Ehr, endpoint: Endpoint, one: Wanted, found: Mapping[Key, list[Json]], now: datetime
+) -> Wanted:
     """It, linked to what the EHR holds now; Changed where somebody edited or deleted it there."""
     if one.link is not None and one.link.deleted_at is not None:
         return one
-    remote = _linked(ehr, one) if one.link is not None else _only(one, found.get(one.key, []))
+    remote = _linked(ehr, one, now) if one.link is not None else _only(one, found.get(one.key, []))
     if remote is None:
         return one
     hashed = content_hash(remote)
@@ -70,17 +73,24 @@ def _is_known(one: Wanted, remote: Json) -> bool:
     )
 
 
-def _linked(ehr: Ehr, one: Wanted) -> Json:
-    """What is there; an edit or a deletion is believed when it was seen `LOOKS` times: a cache may be old."""
+def _linked(ehr: Ehr, one: Wanted, now: datetime) -> Json:
+    """What is there; an edit is believed when it was seen `LOOKS` times: a cache may be old.
+
+    A deletion is believed on 410, and on 404 once no cache can be older than the resource; until then Busy.
+    """
     assert one.link is not None
     type, id = one.link.resource_type, one.link.remote_id
     for left in range(LOOKS - 1, -1, -1):
         try:
             found = ehr.read(type, id)
+        except Gone as error:
+            raise Changed(type, id, None) from error
         except Missing as error:
-            if not left or isinstance(error, Gone):
-                raise Changed(type, id, None) from error
-            continue
+            if left:
+                continue
+            if not is_missed(one.link, now):
+                raise Busy(f"{type}/{id} is not found, and was there a moment ago", error.status) from error
+            raise Changed(type, id, None) from error
         if not left or _is_known(one, found):
             break
     return found
