@@ -88,7 +88,7 @@ def _bring(route: Route, matrix: Matrix, parcels: list[Parcel], settle: Settle) 
 
     tried = [p for p in parcels if p.wanted and _must_be_read(p, matrix)]
     if tried:
-        read, stuck = read_back(route.ehr, route.endpoint, tried, _among(route, matrix, tried))
+        read, stuck = read_back(route.ehr, route.endpoint, tried, _among(route, matrix, tried), route.now())
         now_known = {parcel.delivery.id: parcel for parcel in read}
         for parcel, error in stuck:
             if isinstance(error, Changed):
