@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import requests
 
@@ -51,7 +51,11 @@ PUMPS = 200
 MRN = "http://hospital.invalid/mrn"
 OURS = re.compile(rb"itb-([0-9a-f]{8}-[0-9a-f]{4}-)")
 """An id of our own choice: that of a Provenance."""
-FHIR = {"Content-Type": "application/fhir+json", "Prefer": "return=representation"}
+FHIR = {
+    "Accept": "application/fhir+json",
+    "Content-Type": "application/fhir+json",
+    "Prefer": "return=representation",
+}
 
 
 def now() -> datetime:
@@ -125,11 +129,11 @@ class Recorder(HttpEhr):
     """Keeps what is sent, and counts the time that calls take."""
 
     spent = Spent()
-    bundles: list[bytes] = []
+    kept: IO[bytes]
 
     def _request(self, method: str, url: str, data: bytes | None, *args: Any) -> Any:
         if data is not None and url == self.url:
-            self.bundles.append(data)
+            self.kept.write(data + b"\n")
         with self.spent.on():
             return super()._request(method, url, data, *args)
 
@@ -165,6 +169,7 @@ def drain(url: str, events: int, parallel: int, sent: Path) -> Json:
     names = [(MRN, f"{name}-{pump}") for pump in range(PUMPS)]
     Patients(endpoint, now).resolve(HttpEhr(url), names)  # an EHR has its patients already
     worker.HttpEhr = Recorder  # type: ignore[misc]
+    Recorder.kept = sent.open("wb")
     runner = Deliverer(store, now)
     started, cpu = time.perf_counter(), time.process_time()
     runner.start()
@@ -178,7 +183,7 @@ def drain(url: str, events: int, parallel: int, sent: Path) -> Json:
     with store.read() as c:
         counts = deliveries.counts(c)
     assert counts["sent"] == sum(counts.values()) == events, counts
-    sent.write_bytes(b"\n".join(Recorder.bundles))
+    Recorder.kept.close()
     return {
         "name": name,
         "took": took,
@@ -253,7 +258,7 @@ def latencies(folder: Path, url: str, number: int) -> tuple[list[float], list[fl
     """Seconds from accepted to readable with the runner, and of direct POSTs of like bundles, in turns."""
     name = f"i{uuid.uuid4().hex[:8]}"
     drained(url, 1, 1, folder / "probe")
-    probe = (folder / "probe").read_bytes()
+    (probe,) = (folder / "probe").read_bytes().splitlines()
     store = site(folder / "idle.db", url, name, 1)
     runner = Runner(store, now)
     runner.start()
@@ -287,7 +292,7 @@ def compare(url: str, folder: Path, events: int, rounds: int, parallel: int) -> 
             if is_ours:
                 sent = folder / f"sent-{number}"
                 found = drained(url, events, parallel, sent)
-                bundles, name = sent.read_bytes().split(b"\n"), found["name"]
+                bundles, name = sent.read_bytes().splitlines(), found["name"]
                 ours.append(found | {"resources": resources(bundles)})
             else:
                 other = renamed(bundles, name, name[:-1] + "cdefghijklmnopqrstuvwxyz"[number])

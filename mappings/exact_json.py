@@ -70,7 +70,7 @@ def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 
 _DECODER = msgspec.json.Decoder(float_hook=_number)
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
-_SORTED = msgspec.json.Encoder(decimal_format="number", order="sorted")
+_SORTING_ENCODER = msgspec.json.Encoder(decimal_format="number", order="sorted")
 _EXPONENT = re.compile(rb"\dE[+-]\d")
 
 
@@ -111,12 +111,17 @@ def _careful(raw: bytes) -> Json:
     raise MappingError([issue])
 
 
-def dumps(value: Json, *, in_order: bool = False) -> bytes:
-    """Write compact UTF-8 JSON; numbers positionally and with their own digits.
+def dumps(value: Json) -> bytes:
+    """Write compact UTF-8 JSON; numbers positionally and with their own digits."""
+    return _written(value, _ENCODER)
 
-    `in_order`: the members of each object by name, so that equal values are equal bytes.
-    """
-    encoder = _SORTED if in_order else _ENCODER
+
+def dumps_sorted(value: Json) -> bytes:
+    """`dumps` with the keys of each object in order."""
+    return _written(value, _SORTING_ENCODER)
+
+
+def _written(value: Json, encoder: msgspec.json.Encoder) -> bytes:
     out = encoder.encode(value)
     if (b"E+" in out or b"E-" in out) and _EXPONENT.search(out):
         out = encoder.encode(_positional(value))

@@ -66,12 +66,12 @@ def refresh(c: Connection, endpoint_id: int, names: Collection[str]) -> None:
             update(lanes).where(lanes.c.endpoint_id == endpoint_id, lanes.c.lane.in_(some)).values(due_at=due)
         )
     if names:
-        c.info[WAKES] = True
+        c.info.setdefault(WAKES, set()).add(endpoint_id)
 
 
-def is_due(c: Connection, endpoint_id: int, *, now: datetime, lane: str | None = None) -> bool:
-    """Whether a lane (or that one) could be claimed."""
-    return c.execute(_free(endpoint_id, now, lane).limit(1)).first() is not None
+def due(c: Connection, endpoint_id: int, *, now: datetime, most: int, lane: str | None = None) -> int:
+    """How many lanes (or of that one) could be claimed; not counted beyond `most`."""
+    return len(c.execute(_free(endpoint_id, now, lane).limit(most)).all())
 
 
 def next_due(c: Connection, endpoint_id: int) -> str | None:

@@ -32,13 +32,17 @@ Json = Any
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The way to one EHR: where the ledger is, how the EHR is reached, who its patients are."""
+    """The way to one EHR: where the ledger is, how the EHR is reached, who its patients are.
+
+    `beside`: how many threads go it side by side, and so share the lanes that are due.
+    """
 
     store: Store
     ehr: Ehr
     endpoint: Endpoint
     patients: Patients
     now: Callable[[], datetime]
+    beside: int = 1
 
     @property
     def size(self) -> int:

@@ -157,7 +157,7 @@ class Runner:
     def stop(self) -> None:
         """Let every thread end its step, then return."""
         self._stop.set()
-        self._store.bell.ring()
+        self._store.bell.ring(list(self._patients))
         for thread in list(self._threads.values()):
             thread.join(10)
 
@@ -207,17 +207,18 @@ class Runner:
     def _push(self, id: int) -> None:
         ehr: HttpEhr | None = None
         while not self._stop.is_set():
-            heard = self._store.bell.count
+            heard = self._store.bell.count(id)
             try:
                 endpoint = self._endpoint(id)
                 if endpoint is not None:
                     ehr = ehr or connect(endpoint, self._store, self._now, self._turns[id])
-                    route = Route(self._store, ehr, endpoint, self._patients[id], self._now)
+                    beside = endpoint.options["parallel"] + AHEAD
+                    route = Route(self._store, ehr, endpoint, self._patients[id], self._now, beside)
                     if step(route, self._keeper, step_name()) is not None:
                         continue
             except Exception:
                 log.exception("push failed")
-            self._store.bell.wait(heard, IDLE_S)
+            self._store.bell.wait(id, heard, IDLE_S)
 
     def _pull(self, id: int) -> None:
         ehr: HttpEhr | None = None

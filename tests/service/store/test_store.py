@@ -299,6 +299,16 @@ def test_an_endpoint_keeps_what_it_was_told_over_the_defaults(store: Store) -> N
     assert "options" not in repr(found)
 
 
+def test_the_bell_rings_for_the_endpoints_that_something_is_due_to_once_it_is_committed(store: Store) -> None:
+    with store.write() as c:
+        one, other = (endpoints.add(c, 1, name, "http://ehr.invalid/fhir", {}, now=NOW) for name in "ab")
+        endpoints.set_enabled(c, other.id, False)
+    with store.write() as c:
+        accept(c, REFILL)
+        assert store.bell.count(one.id) == 0
+    assert (store.bell.count(one.id), store.bell.count(other.id)) == (1, 0)
+
+
 @pytest.mark.parametrize(
     ("index", "call"),
     [
@@ -314,7 +324,7 @@ def test_an_endpoint_keeps_what_it_was_told_over_the_defaults(store: Store) -> N
         ),
         ("ix_deliveries_lane", lambda c: deliveries.waiting(c, [Lease(1, "x", 1)], now=NOW, most=5)),
         ("ix_lanes_due", lambda c: lanes.claim(c, 1, "w", now=NOW, until=NOW, limit=5)),
-        ("ix_lanes_due", lambda c: lanes.is_due(c, 1, now=NOW)),
+        ("ix_lanes_due", lambda c: lanes.due(c, 1, now=NOW, most=5)),
         ("ix_deliveries_event", lambda c: deliveries.of_event(c, 1)),
         ("sqlite_autoindex_links_1", lambda c: links.find(c, 1, "s", "v")),
         ("sqlite_autoindex_links_1", lambda c: links.find_many(c, 1, [("s", "v"), ("s", "w")])),
