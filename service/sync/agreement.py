@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from mappings import Issue, MappingError, identity
-from mappings.bundle import encode
+from mappings.bundle import encode, is_telling
 from mappings.codes import sid
 from mappings.event import Event, is_retracted, lane_key, load_event, telling_of, version
 from mappings.exact_json import dumps, loads
@@ -97,7 +97,8 @@ def _accept_new(
         origin=endpoint.name,
     )
     made = [
-        _link(endpoint, told.resource, event, one.seq)  # its first version is what they told
+        # Its first version is what they told.
+        _link(endpoint, told.resource, event, one.seq, ours=_ours(event, told.resource))
         for (told, event), one in zip(new, admitted, strict=True)
         if isinstance(one, Accepted)
     ]
@@ -116,6 +117,7 @@ def conclude(
     actor: str | None = None,
 ) -> Outcome:
     """Make it so: a new version where the merge differs from ours, a delivery where it does from theirs."""
+    said = _ours(theirs, resource)
     theirs = load_event({**theirs, "version": version(ours.event) + 1})
     event = load_event({**merged.event, "version": version(ours.event) + 1})
     differs = content(event) != content(ours.event)
@@ -127,7 +129,7 @@ def conclude(
     else:
         done = _admit(c, endpoint, event, now, actor)
         outcome, seq = ("corrected" if agrees else "merged"), done.seq
-    links.save(c, _link(endpoint, resource, event, seq, None if agrees else theirs), now=now)
+    links.save(c, _link(endpoint, resource, event, seq, None if agrees else theirs, said), now=now)
     if seq is not None and (not agrees or (differs and len(encode(event)) > 1)):
         # The rest of what the record is told by must follow, also in the EHR that changed it.
         deliveries.again(c, endpoint.tenant_id, event, seq, endpoint.id, at=stamp(now))
@@ -143,11 +145,11 @@ def correct(c: Connection, endpoint: Endpoint, event: Event, now: datetime, acto
 
 
 def overwrite(c: Connection, endpoint: Endpoint, resource: Json, now: datetime) -> None:
-    """The version of a linked resource that may be written over: a person has seen it."""
+    """The version of a linked resource that may be written over, whole: a person has seen it."""
     link = links.find_remote(c, endpoint.id, resource["resourceType"], resource["id"])
     if link is not None:
         seen = str(resource.get("meta", {}).get("versionId", ""))
-        links.save(c, replace(link, version_id=seen, content_hash=content_hash(resource)), now=now)
+        links.save(c, replace(link, version_id=seen, content_hash=content_hash(resource), ours=None), now=now)
 
 
 def ask_again(
@@ -256,7 +258,12 @@ def _identity(resource: Json, told: Event) -> tuple[str, str]:
 
 
 def _link(
-    endpoint: Endpoint, resource: Json, about: Event, seq: int | None, told: Event | None = None
+    endpoint: Endpoint,
+    resource: Json,
+    about: Event,
+    seq: int | None,
+    told: Event | None = None,
+    ours: str | None = None,
 ) -> Link:
     """What the EHR holds is what was last agreed: `told`, or the event in the ledger's row `seq`."""
     key = _identity(resource, about)
@@ -271,7 +278,26 @@ def _link(
         content_hash=content_hash(resource),
         event_seq=seq,
         told=None if told is None else dumps(told).decode(),
+        ours=ours,
     )
+
+
+def _ours(theirs: Event, resource: Json) -> str | None:
+    """The resource as we would write what it tells, where that is not all that it holds."""
+    type = resource["resourceType"]
+    made = next((one for one in encode(theirs) if one["resourceType"] == type and is_telling(one)), None)
+    if made is None or content_hash(made) == content_hash(resource):
+        return None
+    if _named(resource) != resource_identity(made):
+        made.pop("identifier")  # the EHR's own record: our identifier is to be added
+    return dumps(made).decode()
+
+
+def _named(resource: Json) -> tuple[str, str] | None:
+    try:
+        return resource_identity(resource)
+    except ValueError:
+        return None
 
 
 # --- asking ---------------------------------------------------------------------------------------------
