@@ -25,7 +25,7 @@ from sqlalchemy.exc import ArgumentError
 BUSY_TIMEOUT_S = 30
 _WRITE = {"itb_write": True}
 WAKES = "itb_wakes"
-"""In `Connection.info`, the endpoints to which something was made due: the bell rings when it is committed."""
+"""In `Connection.info`, the endpoints that something was made due to: the bell rings when it is committed."""
 _ADVISORY_LOCK = 0x1712  # any number, the same in every process
 
 

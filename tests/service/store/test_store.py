@@ -316,7 +316,9 @@ def test_the_bell_rings_for_the_endpoints_that_something_is_due_to_once_it_is_co
         ("INTEGER PRIMARY KEY", lambda c: events.by_seqs(c, 1, range(25))),
         ("of USING INTEGER PRIMARY KEY", lambda c: events.other_versions(c, 1, range(25))),
         ("ix_events_pump", lambda c: events.timeline(c, 1, SERIAL)),
-        ("ix_events_pump", lambda c: events.current(c, 1, pump=SERIAL, type="device")),
+        ("ix_events_pump", lambda c: events.current(c, 1, pump=SERIAL, limit=2)),
+        ("ix_events_device", lambda c: events.devices_of(c, 1, [SERIAL, "x"])),
+        ("sqlite_autoindex_events_1", lambda c: events.versions_of(c, 1, [("s", "i"), ("s", "j")])),
         ("ix_events_patient", lambda c: events.search(c, 1, limit=9, patient=("s", PATIENT["value"]))),
         (
             "ix_events_patient",
