@@ -165,8 +165,9 @@ def fence_does_not_grow(patch: pytest.MonkeyPatch) -> None:
 
 
 def held_lanes_are_taken(patch: pytest.MonkeyPatch) -> None:
-    def wrong(endpoint_id: int, now: Any, lane: str | None) -> Any:
-        return select(tables.lanes.c.lane).where(tables.lanes.c.endpoint_id == endpoint_id)
+    def wrong(c: Any, endpoint_id: int, *_: Any) -> list[str]:
+        every = select(tables.lanes.c.lane).where(tables.lanes.c.endpoint_id == endpoint_id)
+        return list(c.execute(every).scalars())
 
     patch.setattr(lanes, "_free", wrong)
 
