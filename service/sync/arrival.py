@@ -140,7 +140,7 @@ def _must_be_read(one: Arrival) -> bool:
 def _told(reader: Reader, one: Arrival) -> Arrival:
     try:
         if is_telling(one.resource) or one.link is None:
-            return replace(one, told=reader.told(one.resource))
+            return replace(one, told=reader.told(one.resource, one.seen.content_hash))
         return replace(one, told=reader.told_by_part(one.resource, one.link))
     except MappingError as error:
         return replace(one, error=error)
