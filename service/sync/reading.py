@@ -220,14 +220,26 @@ def _wanted(resources: Iterable[Json]) -> dict[str, set[str]]:
     return found
 
 
+def names_of(value: str) -> list[tuple[str, str]]:
+    """(source, id) of the records that an identifier of ours may belong to, the longest first.
+
+    A goal or a score has a number behind its event's id, and an id may have such an end of its own.
+    """
+    found = []
+    name = identity.split_value(value)
+    while name is not None:
+        found.append(name)
+        head, slash, _ = name[1].rpartition("/")
+        name = (name[0], head) if slash else None
+    return found
+
+
 def record_of(c: Any, endpoint: Endpoint, link: Link) -> tuple[str, str] | None:
     """(source, id) of the record that a linked resource belongs to: it tells it, or is a part of it."""
-    name = identity.split_value(link.value)
-    while name is not None:
-        if events.versions(c, endpoint.tenant_id, *name):
-            return name
-        head, slash, _ = name[1].rpartition("/")  # a goal or a score has a number behind its event's id
-        name = (name[0], head) if slash else None
+    names = names_of(link.value)
+    known = events.versions_of(c, endpoint.tenant_id, names)
+    if (name := next((one for one in names if one in known), None)) is not None:
+        return name
     if link.event_seq is not None:  # a device is named by its serial number
         stored = events.by_seq(c, endpoint.tenant_id, link.event_seq)
         if stored is not None:
