@@ -133,8 +133,12 @@ def content_hash(resource: Json) -> str:
 
     Our copy and the server's stored copy of the same content hash equal; decimals count digit for digit.
     """
-    said = {k: v for k, v in resource.items() if k not in ("id", "meta", "text")}
-    return hashlib.sha256(dumps(_neutral(said))).hexdigest()
+    return hashlib.sha256(dumps(said(resource))).hexdigest()
+
+
+def said(resource: Json) -> Json:
+    """What a resource says, in one form: without id, meta and narrative, references by identifier."""
+    return _neutral({k: v for k, v in resource.items() if k not in ("id", "meta", "text")})
 
 
 def _neutral(value: Json) -> Json:

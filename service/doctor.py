@@ -25,7 +25,8 @@ def why(error: Exception) -> str:
     """One line about a database that cannot be opened."""
     if isinstance(error, DatabaseError):
         fault = fault_of(error)
-        return f"{fault.message} ({error.orig})" if fault else f"the database cannot be opened: {error.orig}"
+        said = str(error.orig).partition("\n")[0]
+        return f"{fault.message} ({said})" if fault else f"the database cannot be opened: {said}"
     if isinstance(error, ModuleNotFoundError):
         return f"the database's driver {error.name} is not installed"
     return str(error)

@@ -57,7 +57,10 @@ class Run:
     """How long nothing may move before the run is given up, and how long it may take to be quiet."""
     bug: str | None = None
     every_point: int = 0
-    """Crash points are armed until each has fired so often; 0: at random, beside the kills."""
+    """Crash points are armed until each has fired so often; then, and with 0, at random, beside the kills."""
+    ahead: int = 1_000
+    """So many events at most are acknowledged and not applied: the service is busy as long as the workers."""
+    engine: str = "embedded"
 
 
 @dataclass(slots=True)
@@ -66,10 +69,16 @@ class Outcome:
 
     breaches: list[Breach]
     seconds: float
-    kills: int
+    killed: int
     fired: Counter[str]
+    """At which crash point how many died."""
     faults: Counter[str] = field(default_factory=Counter)
     quiet_after_s: float = 0.0
+
+    @property
+    def kills(self) -> int:
+        """How many processes died, by SIGKILL or at a crash point."""
+        return self.killed + self.fired.total()
 
 
 class Target(Protocol):
@@ -135,19 +144,35 @@ class FakeTarget:
         self._server.server_close()
 
 
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A process: what it was told, and the crash point that it is to die at."""
+
+    order: dict[str, Any]
+    point: str | None
+
+
 class Processes:
     """The children of `chaos_fork`: started, killed, and started again."""
 
-    def __init__(self, orders: Sequence[dict[str, Any]], rng: random.Random, plan: Run, fired: Path) -> None:
-        self._rng, self._armed, self._fired = rng, plan.kills > 0, fired
-        self._every_point = plan.every_point
+    def __init__(self, orders: Sequence[dict[str, Any]], rng: random.Random, plan: Run, log: Path) -> None:
+        self._rng, self._log = rng, log
+        self._by_chance, self._every_point = plan.kills > 0, plan.every_point
         environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
         command = [sys.executable, str(ROOT / "tests" / "chaos_fork.py")]
         self._fork = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
         )
-        self._alive = {self._start(order): order for order in orders}
-        self.died = 0
+        self.killed = 0
+        self.fired: Counter[str] = Counter()
+        self._alive: dict[int, Child] = {}
+        for order in orders:
+            self._start(order)
+
+    @property
+    def died(self) -> int:
+        """How many died: by a signal, or at a crash point."""
+        return self.killed + self.fired.total()
 
     def _ask(self, order: Any) -> Any:
         assert self._fork.stdin is not None
@@ -156,67 +181,74 @@ class Processes:
         self._fork.stdin.flush()
         return json.loads(self._fork.stdout.readline())
 
-    def _start(self, order: dict[str, Any]) -> int:
-        points = [name for name in crash_points.POINTS if crash_points.POINTS[name].role == order["role"]]
-        crash_at = None
-        if waiting := [name for name in points if name in self.waiting()]:
-            least = min(waiting, key=self.fired().__getitem__)
-            crash_at = f"{least}:{self._rng.randint(1, 2)}"
-        elif self._armed and self._rng.random() < 0.5:
-            crash_at = f"{self._rng.choice(points)}:{self._rng.randint(1, 12)}"
-        return int(self._ask(order | {"crash_at": crash_at}))
+    def _start(self, order: dict[str, Any]) -> None:
+        point, times = self._point(order["role"])
+        pid = self._ask(order | {"crash_at": f"{point}:{times}" if point else None})
+        self._alive[pid] = Child(order, point)
 
-    def fired(self) -> Counter[str]:
-        """How often a process died at each crash point."""
-        return Counter(self._fired.read_text().split() if self._fired.exists() else ())
+    def _point(self, role: str) -> tuple[str | None, int]:
+        """Where a process is to die, and the how many-th time it comes by; the least seen points first."""
+        points = [name for name, point in crash_points.POINTS.items() if point.role == role]
+        if waiting := [name for name in points if name in self.waiting()]:
+            armed = Counter(child.point for child in self._alive.values())
+            return min(waiting, key=lambda name: self.fired[name] + armed[name]), self._rng.randint(1, 2)
+        if self._by_chance and self._rng.random() < 0.5:
+            return self._rng.choice(points), self._rng.randint(1, 12)
+        return None, 0
 
     def waiting(self) -> set[str]:
         """The crash points that have not fired as often as they must."""
-        fired = self.fired()
-        return {name for name in crash_points.POINTS if fired[name] < self._every_point}
+        return {name for name in crash_points.POINTS if self.fired[name] < self._every_point}
 
     def kill_one(self) -> None:
         """SIGKILL to one of them, and another in its place."""
         pid = self._rng.choice(sorted(self._alive))
+        self._replace(pid, self._kill(pid))
+
+    def _kill(self, pid: int) -> int:
         os.kill(pid, signal.SIGKILL)
-        self._ask({"reap": pid})
-        self._replace(pid)
+        return int(self._ask({"reap": pid}))
 
     def replace_ended(self) -> None:
         """Another in the place of each that died at a crash point."""
-        for pid in self._ask({"ended": True}):
-            if pid in self._alive:
-                self._replace(pid)
+        for pid, status in self._ask({"ended": True}):
+            self._replace(pid, status)
 
-    def _replace(self, pid: int) -> None:
-        self.died += 1
-        order = self._alive.pop(pid)
-        self._alive[self._start(order)] = order
+    def _replace(self, pid: int, status: int) -> None:
+        """Count the end of a process by what it was, and start another; an end of another kind is a bug."""
+        child = self._alive.pop(pid)
+        if status == crash_points.DIED and child.point is not None:
+            self.fired[child.point] += 1
+        elif status == -signal.SIGKILL:
+            self.killed += 1
+        else:
+            who = f"a {child.order['role']} (armed: {child.point})"
+            raise AssertionError(f"{who} ended with {status}:\n{self._log.read_text()[-3000:]}")
+        self._start(child.order)
 
     def disarm(self) -> None:
         """Every process anew, without a crash point."""
-        self._armed, self._every_point = False, 0
+        self._by_chance, self._every_point = False, 0
         for pid in list(self._alive):
-            os.kill(pid, signal.SIGKILL)
-            self._ask({"reap": pid})
-            order = self._alive.pop(pid)
-            self._alive[self._start(order)] = order
+            self._replace(pid, self._kill(pid))
 
     def stop(self) -> None:
         for pid in self._alive:
-            os.kill(pid, signal.SIGKILL)
-            self._ask({"reap": pid})
+            self._kill(pid)
         assert self._fork.stdin is not None
         self._fork.stdin.close()
         self._fork.wait()
 
 
 class Sender(threading.Thread):
-    """A programmer export that sends batches until each is acknowledged, event by event."""
+    """A programmer export that sends batches until each is acknowledged, event by event.
 
-    def __init__(self, url: str, sent: Sequence[Any], seed: int) -> None:
+    It waits before a batch while `may_send` is not set.
+    """
+
+    def __init__(self, url: str, sent: Sequence[Any], seed: int, may_send: threading.Event) -> None:
         super().__init__(daemon=True)
-        self._url, self._sent, self._rng = url, sent, random.Random(seed)
+        self._url, self._sent, self._rng, self._may_send = url, sent, random.Random(seed), may_send
         self.acknowledged: dict[tuple[str, str], Any] = {}
         self.refused: list[str] = []
 
@@ -225,6 +257,7 @@ class Sender(threading.Thread):
         while waiting:
             size = self._rng.randint(1, 60)
             batch = waiting[:size]
+            self._may_send.wait()
             while not all((e["source"], e["id"]) in self.acknowledged for e in batch):
                 if self.refused:
                     return
@@ -262,22 +295,23 @@ def run(plan: Run, database: str, folder: Path, target: Target, tell: Callable[[
     with store.write() as c:
         options = {"poll_seconds": 5, "overlap_seconds": 2, "batch_size": plan.batch_size}
         endpoints.add(c, 1, ENDPOINT, target.url, options, now=now())
-    log, fired, port = folder / "log", folder / "fired", free_port("127.0.0.1")
-    shared = {"url": database, "speed": plan.speed, "log": str(log), "fired": str(fired), "bug": plan.bug}
+    log, port = folder / "log", free_port("127.0.0.1")
+    shared = {"url": database, "speed": plan.speed, "log": str(log), "bug": plan.bug, "engine": plan.engine}
     orders = [{"role": "service", "port": port, **shared}] + [{"role": "worker", **shared}] * plan.workers
-    processes = Processes(orders, rng, plan, fired)
+    processes = Processes(orders, rng, plan, log)
     url = f"http://127.0.0.1:{port}/api/v1/events"
-    pumps = sorted({e.get("pump") or e.get("serial") or e.get("parent") for e in sent})
+    may_send = threading.Event()
+    pumps = sorted({_pump(event) for event in sent})
     shares = [set(pumps[n :: plan.senders]) for n in range(plan.senders)]
     senders = [
-        Sender(url, [e for e in sent if (e.get("pump") or e.get("serial") or e.get("parent")) in share], n)
+        Sender(url, [event for event in sent if _pump(event) in share], n, may_send)
         for n, share in enumerate(shares)
     ]
     for sender in senders:
         sender.start()
     quiet = 0.0
     try:
-        quiet = _drive(plan, store, target, processes, senders, tell)
+        quiet = _drive(plan, store, target, processes, senders, may_send, tell)
     finally:
         processes.stop()
     refused = [line for sender in senders for line in sender.refused]
@@ -287,7 +321,7 @@ def run(plan: Run, database: str, folder: Path, target: Target, tell: Callable[[
     store.close()
     breaches = check(history)
     took = time.monotonic() - began
-    return Outcome(breaches, took, processes.died, processes.fired(), target.faults(), quiet)
+    return Outcome(breaches, took, processes.killed, processes.fired, target.faults(), quiet)
 
 
 def _drive(
@@ -296,6 +330,7 @@ def _drive(
     target: Target,
     processes: Processes,
     senders: Sequence[Sender],
+    may_send: threading.Event,
     tell: Callable[[str], None],
 ) -> float:
     """Kill while the work goes on; how long it took to be quiet after the last fault, seconds."""
@@ -306,6 +341,7 @@ def _drive(
         if progress > last:
             last, moved = progress, time.monotonic()
             tell(f"{acknowledged} acknowledged, {applied} applied, {processes.died} kills")
+        may_send.set() if acknowledged - applied < plan.ahead else may_send.clear()
         target.disturb(progress)
         processes.replace_ended()
         if progress >= 0.97 and processes.died >= plan.kills and not processes.waiting():
@@ -313,6 +349,8 @@ def _drive(
         if processes.died < plan.kills * progress / 0.97 or (progress >= 1.0 and processes.died < plan.kills):
             processes.kill_one()
         time.sleep(0.005)
+    assert not processes.waiting(), f"never fired: {sorted(processes.waiting())}, {dict(processes.fired)}"
+    may_send.set()
     processes.disarm()
     target.calm()
     calm = time.monotonic()
@@ -325,6 +363,10 @@ def _drive(
         processes.replace_ended()
         time.sleep(0.05)
     return time.monotonic() - calm
+
+
+def _pump(event: Any) -> str:
+    return str(event.get("pump") or event.get("serial") or event.get("parent"))
 
 
 def left_behind(

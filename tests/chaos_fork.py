@@ -1,8 +1,9 @@
-"""Starts processes of the service and of the workers quickly: everything is imported once, then forked.
+"""Starts processes of the service and of the workers quickly: all is imported and compiled once, then forked.
 
 Run as a program. It reads a JSON object a line: `{"role": "worker" | "service", …}` starts a process and
-answers with its pid, `{"reap": pid}` waits for the end of one, `{"ended": true}` names those that ended by
-themselves. Its children run the service's own code: the WSGI application, and what `itb worker` runs.
+answers with its pid, `{"reap": pid}` waits for the end of one (its exit status, negative: the signal),
+`{"ended": true}` gives pid and exit status of those that ended by themselves. Its children run the service's
+own code: the WSGI application, and what `itb worker` runs.
 
 The clock of the children goes `speed` times as fast as ours, so that delays pass while one looks.
 """
@@ -26,10 +27,14 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 import chaos_bugs
 import crash_points
+from mappings import read_fhir
+from mappings.stream import Converter
+from mappings.validate import validate
 from service import server
 from service.app import create_app
 from service.settings import Settings
 from service.store.engine import Store
+from service.synthetic import clinic
 
 PR_SET_PDEATHSIG = 1
 
@@ -74,7 +79,7 @@ def child(order: dict[str, Any]) -> None:
         os.dup2(log, 1)
         os.dup2(log, 2)
         chaos_bugs.install(order.get("bug"))
-        crash_points.install(order.get("crash_at"), order["fired"])
+        crash_points.install(order.get("crash_at"))
         ROLES[order["role"]](order)
     except BaseException:
         traceback.print_exc()
@@ -82,21 +87,32 @@ def child(order: dict[str, Any]) -> None:
         os._exit(1)
 
 
+def warm_up() -> None:
+    """Compile what is compiled on first use: the schemas of R4, the rows of the mappings."""
+    converter = Converter()
+    for event in clinic(3, 2, seed=0):
+        bundle = converter.to_fhir(event)
+        read_fhir(bundle, source="warm-up")
+        for entry in bundle["entry"]:
+            validate(entry["resource"])
+
+
 def main() -> None:
+    warm_up()
     for line in sys.stdin:
         order = json.loads(line)
         if "reap" in order:
-            answer: Any = os.waitpid(order["reap"], 0)[1]
+            answer: Any = os.waitstatus_to_exitcode(os.waitpid(order["reap"], 0)[1])
         elif "ended" in order:
             answer = []
             while True:
                 try:
-                    pid, _ = os.waitpid(-1, os.WNOHANG)
+                    pid, status = os.waitpid(-1, os.WNOHANG)
                 except ChildProcessError:
                     break
                 if pid == 0:
                     break
-                answer.append(pid)
+                answer.append((pid, os.waitstatus_to_exitcode(status)))
         else:
             answer = os.fork()
             if answer == 0:

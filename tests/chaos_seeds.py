@@ -14,10 +14,14 @@ import chaos
 from chaos import FakeTarget, Outcome, Run, Target
 from chaos_bugs import BUGS
 from chaos_hapi import WITHOUT, HapiTarget
+from crash_points import POINTS
 from history import Breach, summary
 from postgresql_server import start_postgresql
+from service.sync.spread import EMBEDDED, PROCRASTINATE
 
 RESTARTS = 3
+EACH_POINT = 5
+"""At each crash point so many processes die at least, in a run of full size."""
 SHOWN = 20
 
 
@@ -57,13 +61,12 @@ def one(plan: Run, kind: str, hapi: bool) -> Outcome:
 
 
 def line(plan: Run, kind: str, done: Outcome) -> str:
-    """A run in one line."""
-    faults = sum(done.faults.values())
-    fired = sum(done.fired.values())
+    """A run in a few lines: its figures, and how many died at each crash point."""
+    points = ", ".join(f"{name} {done.fired[name]}" for name in POINTS)
     return (
-        f"seed {plan.seed}, {kind}: {plan.events} events, {done.kills} kills ({fired} at crash points), "
-        f"{faults} faults, {done.seconds:.0f} s, quiet {done.quiet_after_s:.1f} s after the last: "
-        f"{summary(done.breaches)}"
+        f"seed {plan.seed}, {kind}: {plan.events} events, {done.kills} kills ({done.killed} by SIGKILL), "
+        f"{done.faults.total()} faults, {done.seconds:.0f} s, quiet after {done.quiet_after_s:.1f} s: "
+        f"{summary(done.breaches)}\n  at crash points: {points}"
     )
 
 
@@ -77,12 +80,15 @@ def main() -> None:
     parser.add_argument("--database", action="append", choices=["sqlite", "postgresql"])
     parser.add_argument("--events", type=int)
     parser.add_argument("--kills", type=int)
+    parser.add_argument("--engine", choices=[EMBEDDED, PROCRASTINATE], default=EMBEDDED)
     parser.add_argument("--bug", choices=BUGS, help="with a bug on purpose, to see it seen")
     given = parser.parse_args()
     events, kills = given.events or (2_000 if given.hapi else 10_000), given.kills
     breaches: list[Breach] = []
     total: Counter[str] = Counter()
     kinds = given.database or (["sqlite"] if given.hapi else ["sqlite", "postgresql"])
+    if given.engine == PROCRASTINATE:
+        kinds = ["postgresql"]
     for seed in range(given.first, given.first + given.seeds):
         for kind in kinds:
             plan = Run(
@@ -91,6 +97,8 @@ def main() -> None:
                 kills=kills if kills is not None else events // (20 if given.hapi else 10),
                 faults=f"10%,without={WITHOUT}" if given.hapi else "20%",
                 seed=seed,
+                every_point=EACH_POINT if events >= 2_000 else 0,
+                engine=given.engine,
                 bug=given.bug,
             )
             done = one(plan, kind, given.hapi)
@@ -98,7 +106,7 @@ def main() -> None:
             for breach in done.breaches[:SHOWN]:
                 print(f"  {breach.invariant} {breach.what}", flush=True)
             breaches += done.breaches
-            total += Counter(runs=1, events=plan.events, kills=done.kills, faults=sum(done.faults.values()))
+            total += Counter(runs=1, events=plan.events, kills=done.kills, faults=done.faults.total())
     print(
         f"{total['runs']} runs, {total['events']} events, {total['kills']} kills, {total['faults']} faults: "
         f"{summary(breaches)}"

@@ -1,7 +1,7 @@
 """Named points at which a process dies at once: `CRASH_AT=name[:n]`, the n-th time it comes by.
 
 They are wrapped around functions of the service from outside: code that can end the process by an environment
-variable has no place in the service. `test_chaos.py` counts that every point fired.
+variable has no place in the service. `chaos.py` counts which point a process died at.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-DIED = 9
+DIED = 87
+"""The status of a process that ended at its point: no other end has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,21 @@ POINTS = {
 """c15 and c17 to c20 are no points of these processes: docs/reliability.md says what has them."""
 
 
-def install(crash_at: str | None, fired: str) -> None:
-    """Arm one point (or none) in this process; when it fires, its name is added to the file `fired`."""
+def target(point: Point) -> tuple[Any, str]:
+    """What holds the function of a point, and its name there; raises where there is none."""
+    owner: Any = importlib.import_module(point.module)
+    *path, function = point.function.split(".")
+    for part in path:
+        owner = getattr(owner, part)
+    getattr(owner, function)
+    return owner, function
+
+
+def install(crash_at: str | None) -> None:
+    """Arm one point (or none) in this process: when it fires, the process ends with `DIED`.
+
+    Raises for a point that there is not, and for a function that the service has not (any more).
+    """
     if not crash_at:
         return
     name, _, times = crash_at.partition(":")
@@ -59,14 +73,9 @@ def install(crash_at: str | None, fired: str) -> None:
 
     def die_in_time() -> None:
         if next(left) == 1:
-            file = os.open(fired, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            os.write(file, f"{name}\n".encode())
             os._exit(DIED)
 
-    owner: Any = importlib.import_module(point.module)
-    *path, function = point.function.split(".")
-    for part in path:
-        owner = getattr(owner, part)
+    owner, function = target(point)
     right = getattr(owner, function)
 
     def before(*args: Any, **kwargs: Any) -> Any:

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 import chaos
+import crash_points
 from chaos import FakeTarget, Outcome, Run
 from chaos_bugs import BUGS
+from crash_points import POINTS, Point, target
 from history import summary
 
 SMALL = Run(events=150, pumps=8, kills=25, faults="30%", patience_s=12)
@@ -40,15 +42,32 @@ def check(outcome: Outcome) -> None:
 def test_every_event_once_in_order_and_exact(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """A small seed; `make chaos` has them in full."""
-    plan = Run(events=200, pumps=12, kills=20, seed=1)
+    """A small seed, in which a process dies at each crash point; `make chaos` has them in full."""
+    plan = Run(events=200, pumps=12, kills=20, seed=1, every_point=1)
     database = (
         f"sqlite:///{tmp_path}/itb.db" if kind == "sqlite" else request.getfixturevalue("postgresql_url")
     )
     outcome = on_the_fake(plan, database, tmp_path)
     check(outcome)
     assert outcome.kills >= plan.kills
+    assert outcome.fired.keys() == POINTS.keys()
     assert outcome.faults.total() > 20
+
+
+@pytest.mark.parametrize("name", POINTS)
+def test_a_crash_point_is_a_function_of_the_service(name: str) -> None:
+    owner, function = target(POINTS[name])
+    assert callable(getattr(owner, function))
+
+
+def test_a_crash_point_that_is_not_there_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A point that was renamed away would else be one that never fires."""
+    renamed = Point("nowhere", "worker", "service.sync.push", "renamed")
+    monkeypatch.setattr(crash_points, "POINTS", {"c99": renamed})
+    with pytest.raises(AssertionError, match="a worker .armed: c99. ended with 1"):
+        on_the_fake(Run(events=5, pumps=1, kills=0, every_point=1), f"sqlite:///{tmp_path}/itb.db", tmp_path)
 
 
 @pytest.mark.parametrize("bug", ["marked before sent", "plain POST", "no lane order"])

@@ -101,10 +101,8 @@ def _history(state: State, asked: Asked) -> Response:
     since = search.instant(given["_since"]) if "_since" in given else None
     entries = [
         _told(state, v)
-        for v in reversed(state.log)
-        if type in (None, v.key[0])
-        and id in (None, v.key[1])
-        and (since is None or search.instant(v.updated) >= since)
+        for v in state.log.since(type, since)
+        if id in (None, v.key[1]) and (since is None or search.instant(v.updated) >= since)
     ]
     where = "/".join(part for part in (type, id, "_history") if part)
     size = state.size_of(given.get("_count", ""))

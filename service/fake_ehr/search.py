@@ -104,6 +104,12 @@ def is_match(resource: Json, name: str, value: str) -> bool:
     return any(MATCH[name](resource, one) for one in tokens(value))
 
 
+def earliest(value: str) -> datetime | None:
+    """From when on what `_lastUpdated` asks for may have been written; None: from the beginning."""
+    prefix = value[:2] if value[:2] in PREFIXES else "eq"
+    return instant(value.removeprefix(prefix)) if prefix in ("ge", "gt", "eq") else None
+
+
 def sort(found: list[Json], by: str) -> list[Json]:
     """In the order of `_sort` (`_lastUpdated` or `_id`, `-` for down); of one time, as they were written."""
     keys: dict[str, Callable[[Json], str]] = {

@@ -5,6 +5,7 @@ Versions are only ever added, and stamped with the time that is given.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -46,6 +47,43 @@ class Page:
     total: int
 
 
+class Log:
+    """Every version in the order in which it was written; what is newer than a moment is found at once."""
+
+    def __init__(self) -> None:
+        self._of: dict[str | None, list[Version]] = {None: []}
+        # The latest time up to each version: it never falls, even where the server's clock was set back.
+        self._latest: dict[str | None, list[str]] = {None: []}
+
+    def __len__(self) -> int:
+        return len(self._of[None])
+
+    def __iter__(self) -> Iterator[Version]:
+        return iter(self._of[None])
+
+    def add(self, version: Version) -> None:
+        """Put one at the end."""
+        for name in (None, version.key[0]):
+            latest = self._latest.setdefault(name, [])
+            latest.append(max(version.updated, latest[-1]) if latest else version.updated)
+            self._of.setdefault(name, []).append(version)
+
+    def cut(self, length: int) -> Iterator[Version]:
+        """Take off those behind the first `length`, the last one first."""
+        while len(self) > length:
+            version = self._of[None][-1]
+            for name in (None, version.key[0]):
+                self._of[name].pop()
+                self._latest[name].pop()
+            yield version
+
+    def since(self, type: str | None, moment: datetime | None) -> Iterator[Version]:
+        """Those of a type (or all), the last one first, back to where no later one is before the moment."""
+        versions = self._of.get(type, [])
+        first = 0 if moment is None else bisect_left(self._latest.get(type, []), stamp(moment))
+        return (versions[at] for at in range(len(versions) - 1, first - 1, -1))
+
+
 class State:
     """The server's memory. One request at a time: who calls holds a lock."""
 
@@ -53,11 +91,12 @@ class State:
         self.personality = personality
         self.url = url
         self.versions: dict[Key, list[Version]] = {}
-        self.log: list[Version] = []
+        self.log = Log()
         self._by_identifier: dict[tuple[str, str, str], list[Key]] = {}
-        self._of_type: dict[str, list[Key]] = {}
+        self._of_type: dict[str, dict[Key, int]] = {}  # in the order in which they were made, with its number
         self._pages: dict[str, Page] = {}
         self._last_id = 1000
+        self._made = 0
         self._last_page = 0
 
     # --- what is taken --------------------------------------------------------------------------------
@@ -129,6 +168,9 @@ class State:
                 keys = [k for s, _, v in names for k in self._by_identifier.get((type, s, v), ())]
             elif name == "_id":
                 keys = [(type, one) for one in asked]
+            elif name == "_lastUpdated" and (since := search.earliest(value)) is not None:
+                changed = {version.key for version in self.log.since(type, since)}
+                keys = sorted(changed, key=self._of_type.get(type, {}).__getitem__)
             else:
                 continue
             for key in dict.fromkeys(keys):
@@ -180,20 +222,20 @@ class State:
 
     def undo(self, length: int) -> None:
         """Take back every version behind the first `length` of the log: a transaction that failed."""
-        for version in reversed(self.log[length:]):
+        for version in self.log.cut(length):
             kept = self.versions[version.key]
             kept.pop()
             if not kept:
                 del self.versions[version.key]
-                self._of_type[version.key[0]].remove(version.key)
-        del self.log[length:]
+                del self._of_type[version.key[0]][version.key]
 
     def _add(self, version: Version) -> Version:
         if version.key not in self.versions:
             self.versions[version.key] = []
-            self._of_type.setdefault(version.key[0], []).append(version.key)
+            self._made += 1
+            self._of_type.setdefault(version.key[0], {})[version.key] = self._made
         self.versions[version.key].append(version)
-        self.log.append(version)
+        self.log.add(version)
         if version.resource is not None:
             for system, value in search.identifiers(version.resource):
                 # Never taken out again: `found` looks at what is there now.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -20,7 +20,9 @@ class Link:
     """Our identity (system, value) ⇄ the EHR's `type/remote_id`, its version and content when last seen.
 
     What it then told, as an event, is `told` (JSON), or the ledger's row `event_seq` where that is None: the
-    base of a merge. `deleted_at`: when it was found deleted there; it is then never written again.
+    base of a merge. `ours` (JSON): the part of the resource there that is our word, where it holds more; that
+    must stay when ours is written anew. `deleted_at`: when it was found deleted there; it is then never
+    written again. `seen_at`: when it was last seen there (a stamp), as the ledger has it.
     """
 
     tenant_id: int
@@ -33,10 +35,19 @@ class Link:
     content_hash: str | None
     event_seq: int | None = None
     told: str | None = None
+    ours: str | None = None
     deleted_at: str | None = None
+    seen_at: str | None = field(default=None, compare=False)
 
 
-_FIELDS = tuple(Link.__dataclass_fields__)
+CACHED = timedelta(minutes=5)
+"""No cache between us and an EHR answers with what was there longer ago."""
+_FIELDS = tuple(name for name in Link.__dataclass_fields__ if name != "seen_at")
+
+
+def is_missed(link: Link, now: datetime) -> bool:
+    """Whether a 404 means that it is gone: no cache can be so old that the resource was not there yet."""
+    return link.seen_at is None or link.seen_at <= stamp(now - CACHED)
 
 
 def find(c: Connection, endpoint_id: int, system: str, value: str) -> Link | None:
@@ -168,4 +179,4 @@ def forget(c: Connection, endpoint_id: int, system: str, value: str) -> None:
 
 
 def _link(row: Row[Any]) -> Link:
-    return Link(**{name: getattr(row, name) for name in _FIELDS})
+    return Link(**{name: getattr(row, name) for name in _FIELDS}, seen_at=row.updated_at)

@@ -167,6 +167,7 @@ links = Table(
     Column("updated_at", Text, nullable=False),
     Column("event_seq", BigInteger),
     Column("told", Text),
+    Column("ours", Text),
     Column("deleted_at", Text),
     UniqueConstraint("endpoint_id", "system", "value", name="uq_links_identity"),
     Index("ix_links_remote", "endpoint_id", "resource_type", "remote_id"),

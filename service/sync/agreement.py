@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from mappings import Issue, MappingError, identity
-from mappings.bundle import encode
+from mappings.bundle import encode, is_telling
 from mappings.codes import sid
 from mappings.event import Event, is_retracted, lane_key, load_event, telling_of, version
 from mappings.exact_json import dumps, loads
@@ -42,7 +42,8 @@ def accept(c: Connection, endpoint: Endpoint, told: Told, link: Link | None, now
     theirs, known = _identified(c, endpoint, told.event, link)
     if not known:
         done = _admit(c, endpoint, theirs, now)
-        _save_link(c, endpoint, told.resource, theirs, done.seq, now)  # its first version is what they told
+        # Its first version is what they told.
+        _save_link(c, endpoint, told.resource, theirs, done.seq, now, ours=_ours(theirs, told.resource))
         return done.outcome, done.seq
     ours = known[-1]
     if ours.event["patient"] in told.people:
@@ -66,6 +67,7 @@ def conclude(
     actor: str | None = None,
 ) -> Outcome:
     """Make it so: a new version where the merge differs from ours, a delivery where it does from theirs."""
+    said = _ours(theirs, resource)
     theirs = load_event({**theirs, "version": version(ours.event) + 1})
     event = load_event({**merged.event, "version": version(ours.event) + 1})
     differs = content(event) != content(ours.event)
@@ -77,7 +79,7 @@ def conclude(
     else:
         done = _admit(c, endpoint, event, now, actor)
         outcome, seq = ("corrected" if agrees else "merged"), done.seq
-    _save_link(c, endpoint, resource, event, seq, now, None if agrees else theirs)
+    _save_link(c, endpoint, resource, event, seq, now, None if agrees else theirs, ours=said)
     if seq is not None and (not agrees or (differs and len(encode(event)) > 1)):
         # The rest of what the record is told by must follow, also in the EHR that changed it.
         deliveries.again(c, endpoint.tenant_id, event, seq, endpoint.id, at=stamp(now))
@@ -93,11 +95,11 @@ def correct(c: Connection, endpoint: Endpoint, event: Event, now: datetime, acto
 
 
 def overwrite(c: Connection, endpoint: Endpoint, resource: Json, now: datetime) -> None:
-    """The version of a linked resource that may be written over: a person has seen it."""
+    """The version of a linked resource that may be written over, whole: a person has seen it."""
     link = links.find_remote(c, endpoint.id, resource["resourceType"], resource["id"])
     if link is not None:
         seen = str(resource.get("meta", {}).get("versionId", ""))
-        links.save(c, replace(link, version_id=seen, content_hash=content_hash(resource)), now=now)
+        links.save(c, replace(link, version_id=seen, content_hash=content_hash(resource), ours=None), now=now)
 
 
 def ask_again(
@@ -202,6 +204,7 @@ def _save_link(
     seq: int | None,
     now: datetime,
     told: Event | None = None,
+    ours: str | None = None,
 ) -> None:
     """What the EHR holds is what was last agreed: `told`, or the event in the ledger's row `seq`."""
     key = _identity(resource, about)
@@ -216,8 +219,27 @@ def _save_link(
         content_hash=content_hash(resource),
         event_seq=seq,
         told=None if told is None else dumps(told).decode(),
+        ours=ours,
     )
     links.save(c, link, now=now)
+
+
+def _ours(theirs: Event, resource: Json) -> str | None:
+    """The resource as we would write what it tells, where that is not all that it holds."""
+    type = resource["resourceType"]
+    made = next((one for one in encode(theirs) if one["resourceType"] == type and is_telling(one)), None)
+    if made is None or content_hash(made) == content_hash(resource):
+        return None
+    if _named(resource) != resource_identity(made):
+        made.pop("identifier")  # the EHR's own record: our identifier is to be added
+    return dumps(made).decode()
+
+
+def _named(resource: Json) -> tuple[str, str] | None:
+    try:
+        return resource_identity(resource)
+    except ValueError:
+        return None
 
 
 # --- asking ---------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from mappings.bundle import is_telling
 from mappings.event import lane_key
 from mappings.exact_json import dumps, loads
 from mappings.identity import content_hash, resource_identity
+from mappings.weave import says_all
 from service.chain import Damaged
 from service.store import audit, deliveries, events, hints, links, remote
 from service.store.endpoints import Endpoint
@@ -294,23 +295,17 @@ def _take_part(
         telling = links.find_remote(c, endpoint.id, resource["resourceType"], resource["id"])
         outcome, seq = agreement.accept(c, endpoint, one.told, telling, now())
     if outcome == "unchanged":
-        before = remote.raw_of(c, endpoint.id, link.resource_type, link.remote_id, link.version_id or "")
+        ours = link.ours or remote.raw_of(
+            c, endpoint.id, link.resource_type, link.remote_id, link.version_id or ""
+        )
         name = record_of(c, endpoint, link)
-        if name is not None and not (before and only_more(loads(before), one.resource)):
+        if name is not None and not (ours and says_all(loads(ours), one.resource)):
             return agreement.ask_rewritten(c, endpoint, name, one.resource, now()), None
-    saved = replace(link, version_id=one.seen.version_id, content_hash=one.seen.content_hash)
+    else:
+        ours = None  # an edit: what it is made of is written whole
+    saved = replace(link, version_id=one.seen.version_id, content_hash=one.seen.content_hash, ours=ours)
     links.save(c, replace(saved, deleted_at=None), now=now())
     return outcome, seq
-
-
-def only_more(before: Json, after: Json) -> bool:
-    """Whether all that was said before is said still, and perhaps more; id, meta and narrative aside."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        kept = before.keys() - {"id", "meta", "text"}
-        return all(key in after and only_more(before[key], after[key]) for key in kept)
-    if isinstance(before, list) and isinstance(after, list):
-        return all(any(only_more(item, other) for other in after) for item in before)
-    return bool(before == after)
 
 
 # --- what is gone ---------------------------------------------------------------------------------------

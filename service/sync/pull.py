@@ -203,7 +203,7 @@ class _Pull:
                 self._audit(c, "emptied", f"{len(gone)} of {known} resources are said to be deleted")
             return
         for type, id in gone:
-            self.confirm(type, id)
+            self.confirm(type, id, was_said=True)
         self._reached |= reached
 
     def _linked(self, type: str, ids: list[str]) -> list[tuple[str, str]]:
@@ -211,26 +211,36 @@ class _Pull:
             found = links.of_remote(c, self._endpoint.id, type, ids) if ids else {}
         return [(type, id) for id, link in found.items() if link.deleted_at is None]
 
-    def confirm(self, type: str, id: str) -> None:
-        """Read one resource that the EHR named: as it is now, or that it is gone."""
-        found = self._looked_for(type, id)
-        if found is None:
-            with self._store.write() as c:
-                outcome = take_deletion(c, self._endpoint, type, id, self._now())
-            self._add({outcome: 1})
-        else:
-            self._take([found], type, None)  # it was brought back
+    def confirm(self, type: str, id: str, *, was_said: bool = False) -> None:
+        """Read one resource that the EHR named: as it is now, or that it is gone.
 
-    def _looked_for(self, type: str, id: str) -> Json | None:
-        """The resource; None once the EHR said 410, or 404 `LOOKS` times: a cache may not have it yet."""
-        for _ in range(LOOKS):
+        `was_said`: the EHR's history tells of the deletion. Else a 404 is left to the next write or
+        comparison while a cache may be older than the resource.
+        """
+        try:
+            found = self._looked_for(type, id)
+        except Missing as error:
+            if was_said or isinstance(error, Gone) or self._is_missed(type, id):
+                with self._store.write() as c:
+                    outcome = take_deletion(c, self._endpoint, type, id, self._now())
+                self._add({outcome: 1})
+            return
+        self._take([found], type, None)  # of a deletion: it was brought back
+
+    def _looked_for(self, type: str, id: str) -> Json:
+        """The resource; raises `Gone`, or `Missing` after `LOOKS` looks: a cache may not have it yet."""
+        for left in range(LOOKS - 1, -1, -1):
             try:
                 return self._ehr.read(type, id)
-            except Gone:
-                return None
-            except Missing:
-                continue
-        return None
+            except Missing as error:
+                if not left or isinstance(error, Gone):
+                    raise
+        raise AssertionError("not reached")
+
+    def _is_missed(self, type: str, id: str) -> bool:
+        with self._store.read() as c:
+            link = links.find_remote(c, self._endpoint.id, type, id)
+        return link is not None and links.is_missed(link, self._now())
 
     # --- positions ----------------------------------------------------------------------------------------
 

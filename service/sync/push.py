@@ -86,9 +86,9 @@ def _bring(route: Route, matrix: Matrix, parcels: list[Parcel], settle: Settle) 
         done.append(Sent(parcel.delivery, error=error))
         failed.add(parcel.delivery.lane)
 
-    tried = [p for p in parcels if p.wanted and (p.delivery.attempts or _could_double(p, matrix))]
+    tried = [p for p in parcels if p.wanted and _must_be_read(p, matrix)]
     if tried:
-        read, stuck = read_back(route.ehr, route.endpoint, tried, _among(route, matrix, tried))
+        read, stuck = read_back(route.ehr, route.endpoint, tried, _among(route, matrix, tried), route.now())
         now_known = {parcel.delivery.id: parcel for parcel in read}
         for parcel, error in stuck:
             if isinstance(error, Changed):
@@ -130,6 +130,12 @@ def _nothing(parcel: Parcel) -> Sent:
         return Sent(parcel.delivery, seen, kept, note)
     loss = Loss(parcel.plan.left_out, parcel.plan.lost)
     return Sent(parcel.delivery, seen, kept, note, rung=parcel.plan.rung, loss=loss)
+
+
+def _must_be_read(parcel: Parcel, matrix: Matrix) -> bool:
+    """Whether the EHR is read before anything is sent: what a try did, or what others added, is not known."""
+    unknown = parcel.delivery.attempts > 0 or _could_double(parcel, matrix)
+    return unknown or any(one.must_be_woven for one in parcel.wanted)
 
 
 def _could_double(parcel: Parcel, matrix: Matrix) -> bool:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from mappings import identity
+from mappings.bundle import is_telling
+from mappings.exact_json import dumps, loads
 from mappings.identity import content_hash, resource_identity
+from mappings.weave import over, says_all
 from service.store.endpoints import Endpoint
-from service.store.links import Link
+from service.store.links import Link, is_missed
 
-from .ehr import Ehr, Gone, Missing
+from .ehr import Busy, Ehr, Gone, Missing
 from .shape import Doubled, Key, Parcel, Unresolved, Wanted
 
 Json = Any
@@ -29,7 +33,7 @@ class Changed(Exception):
 
 
 def read_back(
-    ehr: Ehr, endpoint: Endpoint, parcels: list[Parcel], patients: Mapping[Key, str]
+    ehr: Ehr, endpoint: Endpoint, parcels: list[Parcel], patients: Mapping[Key, str], now: datetime
 ) -> tuple[list[Parcel], list[Any]]:
     """The parcels with what the EHR holds now, and (parcel, error) of those that need a person or a look.
 
@@ -41,23 +45,32 @@ def read_back(
     ready, stuck = [], []
     for parcel in parcels:
         try:
-            ready.append(parcel.with_wanted(_agreed(ehr, endpoint, one, found) for one in parcel.wanted))
-        except (Unresolved, Changed) as error:
+            ready.append(parcel.with_wanted(_agreed(ehr, endpoint, one, found, now) for one in parcel.wanted))
+        except (Unresolved, Changed, Busy) as error:
             stuck.append((parcel, error))
     return ready, stuck
 
 
-def _agreed(ehr: Ehr, endpoint: Endpoint, one: Wanted, found: Mapping[Key, list[Json]]) -> Wanted:
+def _agreed(
+    ehr: Ehr, endpoint: Endpoint, one: Wanted, found: Mapping[Key, list[Json]], now: datetime
+) -> Wanted:
     """It, linked to what the EHR holds now; Changed where somebody edited or deleted it there."""
-    if one.link is not None and one.link.deleted_at is not None:
+    before = one.link
+    if before is not None and before.deleted_at is not None:
         return one
-    remote = _linked(ehr, one) if one.link is not None else _only(one, found.get(one.key, []))
+    remote = _linked(ehr, one, now) if before is not None else _only(one, found.get(one.key, []))
     if remote is None:
         return one
-    hashed = content_hash(remote)
     if not _is_known(one, remote):
         raise Changed(remote["resourceType"], remote["id"], remote)
-    return replace(one, link=link_of(endpoint, one.key, remote, hashed), seen=True)
+    hashed = content_hash(remote)
+    link = link_of(endpoint, one.key, remote, hashed)
+    if before is None or before.ours is None or hashed == one.hash:
+        return replace(one, link=link, seen=True)
+    woven = over(loads(before.ours), clothed(endpoint, one.resource), remote)
+    if _holds(one, woven, remote):
+        return replace(one, link=replace(link, ours=dumps(one.resource).decode()), seen=True)
+    return replace(one, link=replace(link, ours=before.ours), seen=True, woven=woven)
 
 
 def _is_known(one: Wanted, remote: Json) -> bool:
@@ -67,20 +80,43 @@ def _is_known(one: Wanted, remote: Json) -> bool:
         agreed is None
         or agreed.version_id == remote["meta"]["versionId"]
         or content_hash(remote) in (agreed.content_hash, one.hash)
+        or _was_woven(one, agreed, remote)
     )
 
 
-def _linked(ehr: Ehr, one: Wanted) -> Json:
-    """What is there; an edit or a deletion is believed when it was seen `LOOKS` times: a cache may be old."""
+def _was_woven(one: Wanted, agreed: Link, remote: Json) -> bool:
+    """Whether it holds ours and what others added before: then it is our own write. Not asked of a record.
+
+    A record is read in instead: what was added to it may be one of its fields.
+    """
+    if agreed.ours is None or is_telling(remote):
+        return False
+    return _holds(one, over(loads(agreed.ours), one.resource, remote), remote)
+
+
+def _holds(one: Wanted, woven: Json, remote: Json) -> bool:
+    """Whether nothing would change there: all that we say is said, what we say no more is gone."""
+    return content_hash(woven) == content_hash(remote) and says_all(one.resource, remote)
+
+
+def _linked(ehr: Ehr, one: Wanted, now: datetime) -> Json:
+    """What is there; an edit is believed when it was seen `LOOKS` times: a cache may be old.
+
+    A deletion is believed on 410, and on 404 once no cache can be older than the resource; until then Busy.
+    """
     assert one.link is not None
     type, id = one.link.resource_type, one.link.remote_id
     for left in range(LOOKS - 1, -1, -1):
         try:
             found = ehr.read(type, id)
+        except Gone as error:
+            raise Changed(type, id, None) from error
         except Missing as error:
-            if not left or isinstance(error, Gone):
-                raise Changed(type, id, None) from error
-            continue
+            if left:
+                continue
+            if not is_missed(one.link, now):
+                raise Busy(f"{type}/{id} is not found, and was there a moment ago", error.status) from error
+            raise Changed(type, id, None) from error
         if not left or _is_known(one, found):
             break
     return found
@@ -146,3 +182,10 @@ def link_of(endpoint: Endpoint, key: Key, remote: Json, hashed: str) -> Link:
         version_id=remote["meta"]["versionId"],
         content_hash=hashed,
     )
+
+
+def clothed(endpoint: Endpoint, resource: Json) -> Json:
+    """The resource as this EHR takes it: with our profiles or without."""
+    if endpoint.options.get("claim_profiles", True):
+        return resource
+    return {name: value for name, value in resource.items() if name != "meta"}

@@ -17,6 +17,7 @@ from mappings.bundle import neighbours
 from mappings.codes import sid
 from mappings.dose_change import ALONE, chain, chain_resources, places
 from mappings.event import Event, is_retracted
+from mappings.exact_json import loads
 from mappings.identity import content_hash, resource_identity
 from service.chain import Damaged
 from service.store import conflicts, events, links
@@ -58,19 +59,34 @@ class Held(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A resource as the EHR should hold it, and what is known of it there; `seen`: read there just now."""
+    """A resource as the EHR should hold it, and what is known of it there; `seen`: read there just now.
+
+    `woven`: the resource with what others added to it there, which is what is written.
+    """
 
     key: Key
     resource: Json
     hash: str
     link: Link | None
     seen: bool = False
+    woven: Json | None = None
 
     @property
     def is_there(self) -> bool:
         """Also what was deleted there: it is never written again without a person's word."""
         link = self.link
-        return link is not None and (link.deleted_at is not None or link.content_hash == self.hash)
+        if link is None or link.deleted_at is not None:
+            return link is not None
+        return link.content_hash == self.hash or (link.ours is not None and self._is_all_of(link.ours))
+
+    def _is_all_of(self, ours: str) -> bool:
+        return content_hash(loads(ours)) == self.hash
+
+    @property
+    def must_be_woven(self) -> bool:
+        """Whether others added to it there, and what they added has not been read yet."""
+        has_more = self.link is not None and self.link.ours is not None
+        return has_more and self.woven is None and not self.is_there
 
 
 @dataclass(frozen=True, slots=True)

@@ -223,6 +223,24 @@ def test_searches_by_time_identifiers_references_and_codes() -> None:
     assert [e["fullUrl"].rpartition("/")[2] for e in recent] == ["1003", "1002"]
 
 
+def test_what_is_found_by_time_is_what_a_look_at_everything_finds() -> None:
+    """Also where the clock was set back, and where a transaction was undone."""
+    ehr = state()
+    times = [NOW + timedelta(seconds=n) for n in (0, 5, 5, 9, 2, 3, 9, 12)]
+    for number, at in enumerate(times):
+        ask(ehr, "PUT", f"Patient/p{number % 5}", patient(str(number)), at)
+    torn = bundle(entry("PUT", "Patient/p9", patient("9")), entry("PUT", "Patient/p1/x", patient("1")))
+    assert ask(ehr, "POST", "", torn, times[-1]).status >= 400
+    assert len(ehr.log) == len(times)
+    newest = {version.key: version for version in ehr.log}
+    for at in times:
+        url = f"Patient?_lastUpdated=ge{at.isoformat()}"
+        found = [e["resource"]["id"] for e in ask(ehr, "GET", url).body["entry"]]
+        assert found == [key[1] for key, v in newest.items() if datetime.fromisoformat(v.updated) >= at]
+        history = ask(ehr, "GET", f"Patient/_history?_since={at.isoformat()}").body["entry"]
+        assert len(history) == sum(datetime.fromisoformat(v.updated) >= at for v in ehr.log)
+
+
 def test_a_patient_is_matched_by_a_business_identifier() -> None:
     ehr = state()
     ask(ehr, "POST", "Patient", patient())

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from service.store import audit, conflicts
+from fakes import lose_answer
+from service.store import audit, conflicts, hints
 from service.store.conflicts import Conflict
-from service.sync import agreement, pull
+from service.sync import agreement, pull, readback
 from service.sync.ehr import Missing
 from service.sync.resolve import decide
+from service.sync.worker import push_due
 from site_of_tests import HISTORY, REFILL, Site
 
 Json = Any
@@ -162,6 +165,67 @@ def test_how_much_at_once_is_not_believed(gone: int, known: int, wanted: bool) -
     assert pull.is_emptied(gone, known) is wanted
 
 
+def cached(site: Site, monkeypatch: pytest.MonkeyPatch, id: str, minutes: int) -> None:
+    """For so long every answer about one resource comes from a cache that does not know it yet."""
+    until, right = site.time + timedelta(minutes=minutes), site.ehr.read
+
+    def read(type: str, asked: str) -> Json:
+        if asked == id and site.time < until:
+            raise Missing("HTTP 404", 404)
+        return right(type, asked)
+
+    monkeypatch.setattr(site.ehr, "read", read)
+
+
+def check_an_old_cache_is_no_deletion(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    cached(site, monkeypatch, site.one("refill", "R-1")["id"], 1)
+    site.send(REFILL | {"version": 2, "note": "left side"})
+    site.ehr.after.append(lose_answer)
+    for _ in range(2):  # the answer is lost; what is read back does not know it
+        assert push_due(site.store, site.endpoint, site.ehr, site.now) == {"pending": 1}
+        site.time += timedelta(seconds=5)
+    assert asked(site) == []
+    site.time += timedelta(minutes=1)
+    assert site.push() == {"sent": 1}
+    assert asked(site) == []
+    assert site.one("refill", "R-1")["note"][0]["text"] == "left side"
+
+
+def test_what_a_cache_does_not_know_yet_is_not_deleted(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_an_old_cache_is_no_deletion(site, monkeypatch)
+
+
+def hinted(site: Site, id: str) -> None:
+    """The EHR says that something is to be read."""
+    with site.store.write() as c:
+        hints.add(c, site.endpoint, [("MedicationAdministration", id)], now=site.now())
+    assert pull.read_waiting(site.store, site.ehr, site.endpoint, site.now)
+
+
+def test_a_notification_of_what_a_cache_does_not_know_yet_deletes_nothing(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = site.one("refill", "R-1")["id"]
+    cached(site, monkeypatch, id, 30)
+    hinted(site, id)
+    assert asked(site) == []
+    site.time += timedelta(minutes=6)  # longer ago than any cache: the server does not keep what is deleted
+    hinted(site, id)
+    assert [one.kind for one in asked(site)] == ["deleted"]
+
+
+def test_a_server_without_tombstones_deletes_what_is_missed_for_long(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = site.one("refill", "R-1")["id"]
+    site.time += timedelta(minutes=6)
+    cached(site, monkeypatch, id, 60 * 24)
+    site.send(REFILL | {"version": 2, "note": "left side"})
+    site.ehr.after.append(lose_answer)
+    site.push()
+    assert [one.kind for one in asked(site)] == ["deleted"]
+
+
 # --- seeded bugs --------------------------------------------------------------------------------------------
 
 
@@ -192,6 +256,12 @@ def link_forgotten(patch: pytest.MonkeyPatch) -> None:
 
 def everything_believed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(pull, "is_emptied", lambda gone, known: False)
+
+
+def test_a_404_that_is_believed_at_once_is_seen(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readback, "is_missed", lambda link, now: True)
+    with pytest.raises(AssertionError):
+        check_an_old_cache_is_no_deletion(site, monkeypatch)
 
 
 @pytest.mark.parametrize(
