@@ -51,7 +51,7 @@ class Route:
         return survey.matrix_of(self.store, self.ehr, self.endpoint, self.now)
 
 
-Settle = Callable[[Sequence[Sent]], None]
+Settle = Callable[[Sequence[Sent]], object]
 """Commits what became of some deliveries, when more is still to be sent."""
 
 

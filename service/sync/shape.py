@@ -205,6 +205,11 @@ def _whole(found: StoredEvent | Damaged) -> StoredEvent:
     return found
 
 
+def superseded_by(stored: StoredEvent, versions: Sequence[StoredEvent | Damaged]) -> int | None:
+    """The newest of the other versions of a record, where it is newer than this one; raises `Damaged`."""
+    return max((v for other in versions if (v := _whole(other).version) > stored.version), default=None)
+
+
 def waits_for(c: Connection, event: Event, delivery: Delivery, asked: Sequence[Conflict]) -> int | None:
     """The open conflict that this must wait for: its record's, or of a program in the same chain."""
     for found in asked:
@@ -229,9 +234,8 @@ def _draft(
 ) -> Draft:
     event = stored.event
     others = [_whole(other) for other in versions]
-    later = [other.version for other in others if other.version > stored.version]
-    if later:
-        return Draft(delivery, event, note=f"superseded by version {max(later)}")
+    if newest := superseded_by(stored, others):
+        return Draft(delivery, event, note=f"superseded by version {newest}")
     plan = choose(matrix, event)
     if plan.rung == NONE:
         raise Unresolved(f"this server can take no form of it: {'; '.join(plan.why)}")
