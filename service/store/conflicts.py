@@ -112,6 +112,12 @@ def open_of(c: Connection, endpoint_id: int, tenant_id: int, source: str, event_
     return _first(c, query)
 
 
+def are_open(c: Connection, endpoint_id: int) -> bool:
+    """Whether there is any open conflict with one EHR."""
+    query = select(conflicts.c.id).where(conflicts.c.endpoint_id == endpoint_id, conflicts.c.status == "open")
+    return c.execute(query.limit(1)).first() is not None
+
+
 def open_in_lanes(c: Connection, endpoint_id: int, lanes: Collection[str]) -> list[Conflict]:
     """The open conflicts with one EHR about these pumps (or patients, where there is no pump)."""
     query = select(conflicts).where(

@@ -71,26 +71,19 @@ class Reader:
         self._links.clear()
         if len(self._patients) > 10_000:
             self._patients.clear()
-        wanted: dict[str, set[str]] = {}
-        for resource in resources:
-            for reference in literal_references(resource):
-                type, _, id = reference.partition("/")
-                if type in PARTS:
-                    wanted.setdefault(type, set()).add(id)
-        for type, ids in wanted.items():
-            self._fetch(type, sorted(ids))
+        wanted = _wanted(resources)
+        for type in wanted.keys() & set(PARTS):
+            self._fetch(type, sorted(wanted[type]))
         self._fetch_uses([f"Device/{r['id']}" for r in resources if r["resourceType"] == "Device"])
-        self._find_links([*resources, *self._parts.values()])
+        for type, ids in _wanted(self._parts.values()).items():
+            wanted.setdefault(type, set()).update(ids)
+        self._find_links(wanted)
 
-    def _find_links(self, resources: Iterable[Json]) -> None:
-        wanted: dict[str, set[str]] = {}
-        for reference in (found for resource in resources for found in literal_references(resource)):
-            type, _, id = reference.partition("/")
-            if id and type != "Patient":
-                wanted.setdefault(type, set()).add(id)
+    def _find_links(self, wanted: dict[str, set[str]]) -> None:
         with self._store.read() as c:
-            for type, ids in wanted.items():
-                found = links.of_remote(c, self._endpoint.id, type, sorted(ids))
+            for type in wanted.keys() - {"Patient"}:
+                ids = sorted(wanted[type])
+                found = links.of_remote(c, self._endpoint.id, type, ids)
                 self._links |= {f"{type}/{id}": found.get(id) for id in ids}
 
     def _fetch(self, type: str, ids: list[str]) -> None:
@@ -123,17 +116,19 @@ class Reader:
         """What it tells; None for what is not ours. Raises `MappingError` for what cannot be read."""
         if not is_telling(resource):
             return None
-        together = [resource, *self._related(resource)]
-        entries = [{"resource": self._named(one)} for one in together]
+        references = set(literal_references(resource))
+        entries = [{"resource": self._named(resource, references)}]
+        for part in self._related(resource, references):
+            entries.append({"resource": self._named(part, set(literal_references(part)))})
         bundle = {"resourceType": "Bundle", "type": "collection", "entry": entries}
         reading = read_fhir(bundle, source=self._endpoint.name)
         if reading.errors:
             raise MappingError(reading.errors)
         notes = [*reading.notes, *validate(resource)]
-        return Told(reading.events[0], notes, resource, self._people(resource))
+        return Told(reading.events[0], notes, resource, self._people(references))
 
-    def _people(self, resource: Json) -> tuple[Json, ...]:
-        ids = {r.partition("/")[2] for r in literal_references(resource) if r.startswith("Patient/")}
+    def _people(self, references: Iterable[str]) -> tuple[Json, ...]:
+        ids = {r.partition("/")[2] for r in references if r.startswith("Patient/")}
         return tuple(self._patient(next(iter(ids)))[1]) if len(ids) == 1 else ()
 
     def told_by_part(self, part: Json, link: Link) -> Told | None:
@@ -157,20 +152,20 @@ class Reader:
                 return None
         return self._parts[reference]
 
-    def _related(self, resource: Json) -> Iterator[Json]:
+    def _related(self, resource: Json, references: Iterable[str]) -> Iterator[Json]:
         if resource["resourceType"] == "Device":
             device = f"Device/{resource['id']}"
             if device not in self._uses:
                 self._fetch_uses([device])
             yield from self._uses[device]
-        for reference in sorted(set(literal_references(resource))):
+        for reference in sorted(references):
             if reference.partition("/")[0] in PARTS and (found := self._read(reference)) is not None:
                 yield found
 
-    def _named(self, resource: Json) -> Json:
+    def _named(self, resource: Json, references: Iterable[str]) -> Json:
         """A copy whose literal references carry business identifiers: our links, a patient from the EHR."""
         found: dict[str, Json] = {}
-        for reference in set(literal_references(resource)):
+        for reference in references:
             type, _, id = reference.partition("/")
             if type == "Patient":
                 found[reference] = self._patient(id)[0]
@@ -208,6 +203,16 @@ class Reader:
         tenant = self._endpoint.tenant_id
         with self._store.read() as c:
             return [n for n in names if events.knows_patient(c, tenant, n["system"], n["value"])]
+
+
+def _wanted(resources: Iterable[Json]) -> dict[str, set[str]]:
+    """The ids that the resources refer to, by type."""
+    found: dict[str, set[str]] = {}
+    for reference in (one for resource in resources for one in literal_references(resource)):
+        type, _, id = reference.partition("/")
+        if id:
+            found.setdefault(type, set()).add(id)
+    return found
 
 
 def record_of(c: Any, endpoint: Endpoint, link: Link) -> tuple[str, str] | None:
