@@ -291,6 +291,19 @@ def _held_changes(c: Connection, endpoint: Endpoint, event: Event) -> list[Event
     return [other for other, key in zip(changes, keys, strict=True) if key in linked]
 
 
+def unlinked_chain(c: Connection, endpoint: Endpoint, event: Event) -> list[Json]:
+    """Programs and segments of the pump's other dose changes that the EHR is not known to hold."""
+    changes = events.timeline(c, endpoint.tenant_id, event["pump"], type="dose-change")
+    made = [
+        one
+        for other in changes
+        if _name(other.event) != _name(event)
+        for one in chain_resources(other.event, ALONE)
+    ]
+    linked = links.find_many(c, endpoint.id, [resource_identity(one) for one in made])
+    return [one for one in made if resource_identity(one) not in linked]
+
+
 def _chain_changes(event: Event, held: list[Event]) -> list[Json]:
     """Program and segment of every other dose change there, where this one puts them."""
     ordered = chain([*(e for e in held if not is_retracted(e)), event])
