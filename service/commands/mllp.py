@@ -100,7 +100,7 @@ def mllp_send(
             except MappingError as error:
                 job.count("refused")
                 job.item("refused", error.issues, message=number)
-                said(number, error.issues)
+                said(number, error.issues, "message")
                 continue
             except EhrError as error:
                 raise Unreachable(f"message {number}: {error}") from None
