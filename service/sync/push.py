@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from mappings.identity import referenced
+from mappings.identity import content_hash, referenced, resource_identity
 from mappings.validate import validate
 from service.store import conflicts, links
 from service.store.deliveries import Delivery
@@ -22,10 +22,10 @@ from . import arrival, survey
 from .capability import Matrix, finding
 from .ehr import Busy, Ehr, EhrError, Missing, Refused, Stale
 from .patient_cache import Name, Patients
-from .readback import Changed, read_back
+from .readback import Changed, find, link_of, read_back
 from .reading import Reader
 from .send import Loss, Sending, Sent
-from .shape import Key, Parcel, Unresolved, shape, waits_for
+from .shape import Key, Parcel, Unresolved, shape, unlinked_chain, waits_for
 
 Json = Any
 
@@ -55,7 +55,7 @@ class Route:
         return survey.matrix_of(self.store, self.ehr, self.endpoint, self.now)
 
 
-Settle = Callable[[Sequence[Sent]], None]
+Settle = Callable[[Sequence[Sent]], object]
 """Commits what became of some deliveries, when more is still to be sent."""
 
 
@@ -94,6 +94,12 @@ def _bring(route: Route, matrix: Matrix, parcels: list[Parcel], settle: Settle) 
     if tried:
         read, stuck = read_back(route.ehr, route.endpoint, tried, _among(route, matrix, tried), route.now())
         now_known = {parcel.delivery.id: parcel for parcel in read}
+        for parcel in read:
+            if _was_there(parcel, tried) and _link_chain(route, matrix, parcel):
+                done.append(
+                    Sent(parcel.delivery, note="the EHR holds later programs of the pump", again=True)
+                )
+                failed.add(parcel.delivery.lane)
         for parcel, error in stuck:
             if isinstance(error, Changed):
                 done.append(_read_in(route, parcel, error))
@@ -125,6 +131,41 @@ def _bring(route: Route, matrix: Matrix, parcels: list[Parcel], settle: Settle) 
     going = _going(parcels, failed)
     sent = _send(route, matrix, going, found, lambda some: settle(doubted(some)))
     return done + doubted(sent)
+
+
+def _was_there(parcel: Parcel, tried: Sequence[Parcel]) -> bool:
+    """Whether the EHR holds a program that the ledger did not know to be there."""
+    (before,) = (one for one in tried if one.delivery.id == parcel.delivery.id)
+    return parcel.event["type"] == "dose-change" and any(
+        old.link is None and new.link is not None
+        for old, new in zip(before.wanted, parcel.wanted, strict=True)
+    )
+
+
+def _link_chain(route: Route, matrix: Matrix, parcel: Parcel) -> bool:
+    """Link the programs of a pump that the EHR holds from a ledger that was lost; whether there were any.
+
+    A ledger restored from a backup would else write each program as if it were the last, and the one that
+    it replaced long ago would be active in the chart until the next delivery.
+    """
+    endpoint = route.endpoint
+    with route.store.read() as c:
+        unknown = unlinked_chain(c, endpoint, parcel.event)
+    types = {
+        resource_identity(one): one["resourceType"]
+        for one in unknown
+        if one["resourceType"] in parcel.plan.types
+    }
+    patients: dict[Key, str] = {}
+    if any(finding(matrix, type) == "patient" for type in types.values()):
+        who = route.patients.resolve(route.ehr, {_patient(parcel)})[_patient(parcel)]
+        patients = {key: who for key in types if isinstance(who, str)}
+    found = find(route.ehr, list(types), types, patients)
+    once = [(key, held[0]) for key, held in found.items() if len(held) == 1]
+    made = [link_of(endpoint, key, resource, content_hash(resource)) for key, resource in once]
+    with route.store.write() as c:
+        links.save_many(c, made, now=route.now())
+    return bool(made)
 
 
 def _nothing(parcel: Parcel) -> Sent:

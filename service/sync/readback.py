@@ -76,12 +76,21 @@ def _agreed(
 def _is_known(one: Wanted, remote: Json) -> bool:
     """Whether it is as was agreed, or as we want it."""
     agreed = one.link
+    if agreed is None:
+        return not is_telling(remote) or _is_as_created(one, remote)
     return (
-        agreed is None
-        or agreed.version_id == remote["meta"]["versionId"]
+        agreed.version_id == remote["meta"]["versionId"]
         or content_hash(remote) in (agreed.content_hash, one.hash)
         or _was_woven(one, agreed, remote)
     )
+
+
+def _is_as_created(one: Wanted, remote: Json) -> bool:
+    """Whether nobody has edited what a try may have created, nor the server: it may have left something out.
+
+    An earlier version of the record, as it was created, is known too.
+    """
+    return str(remote["meta"]["versionId"]) == "1" or says_all(remote, one.resource)
 
 
 def _was_woven(one: Wanted, agreed: Link, remote: Json) -> bool:

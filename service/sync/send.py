@@ -43,7 +43,8 @@ class Sent:
     """What became of a delivery: links of what the EHR holds now, or the error that it met.
 
     `kept` are links that the ledger had already: a poll may have renewed them meanwhile.
-    `again`: what stood in the way was read in, so it is due at once and no try is counted.
+    `again`: what stood in the way was read in, so it is due at once and no try is counted. `answered`: the
+    other side said so, in an answer that has no HTTP status.
     """
 
     delivery: Delivery
@@ -53,6 +54,7 @@ class Sent:
     status: int | None = None
     error: Exception | None = None
     again: bool = False
+    answered: bool = False
     rung: str | None = None
     loss: Loss | None = None
 
@@ -75,7 +77,7 @@ class Sending:
     ehr: Ehr
     endpoint: Endpoint
     references: References
-    settle: Callable[[Sequence[Sent]], None]
+    settle: Callable[[Sequence[Sent]], object]
     transactions: bool = True
     done: list[Sent] = field(default_factory=list)
     failed: set[str] = field(default_factory=set)  # lanes

@@ -205,6 +205,11 @@ def _whole(found: StoredEvent | Damaged) -> StoredEvent:
     return found
 
 
+def superseded_by(stored: StoredEvent, versions: Sequence[StoredEvent | Damaged]) -> int | None:
+    """The newest of the other versions of a record, where it is newer than this one; raises `Damaged`."""
+    return max((v for other in versions if (v := _whole(other).version) > stored.version), default=None)
+
+
 def waits_for(c: Connection, event: Event, delivery: Delivery, asked: Sequence[Conflict]) -> int | None:
     """The open conflict that this must wait for: its record's, or of a program in the same chain."""
     for found in asked:
@@ -229,9 +234,8 @@ def _draft(
 ) -> Draft:
     event = stored.event
     others = [_whole(other) for other in versions]
-    later = [other.version for other in others if other.version > stored.version]
-    if later:
-        return Draft(delivery, event, note=f"superseded by version {max(later)}")
+    if newest := superseded_by(stored, others):
+        return Draft(delivery, event, note=f"superseded by version {newest}")
     plan = choose(matrix, event)
     if plan.rung == NONE:
         raise Unresolved(f"this server can take no form of it: {'; '.join(plan.why)}")
@@ -285,6 +289,19 @@ def _held_changes(c: Connection, endpoint: Endpoint, event: Event) -> list[Event
     keys = [(sid("program"), identity.business_value(*_name(other))) for other in changes]
     linked = links.find_many(c, endpoint.id, keys)
     return [other for other, key in zip(changes, keys, strict=True) if key in linked]
+
+
+def unlinked_chain(c: Connection, endpoint: Endpoint, event: Event) -> list[Json]:
+    """Programs and segments of the pump's other dose changes that the EHR is not known to hold."""
+    changes = events.timeline(c, endpoint.tenant_id, event["pump"], type="dose-change")
+    made = [
+        one
+        for other in changes
+        if _name(other.event) != _name(event)
+        for one in chain_resources(other.event, ALONE)
+    ]
+    linked = links.find_many(c, endpoint.id, [resource_identity(one) for one in made])
+    return [one for one in made if resource_identity(one) not in linked]
 
 
 def _chain_changes(event: Event, held: list[Event]) -> list[Json]:

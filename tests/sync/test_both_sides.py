@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fakes import lose_answer
 from mappings.exact_json import loads
 from mappings.paths import copy
 from service.store import audit
@@ -326,6 +327,21 @@ class Killed(BaseException):
 
 def kill(name: str) -> None:
     raise Killed
+
+
+@pytest.mark.parametrize("by_poll", [True, False])
+def test_an_edit_of_what_we_do_not_know_to_have_arrived_is_read_in(site: Site, by_poll: bool) -> None:
+    """Our first write was done and its answer lost; before it is read back, somebody has edited it."""
+    site.send(REFILL | {"id": "R-2", "occurred_at": "2025-02-09T12:00:00-06:00"})
+    site.ehr.after = [lose_answer]
+    site.push(rounds=1)
+    edit(site, "refill", "R-2", noted("theirs"))
+    if by_poll:
+        site.pull()
+    site.push()
+    assert site.one("refill", "R-2")["note"] == [{"text": "theirs"}]
+    assert newest(site, "R-2")["note"] == "theirs"
+    assert statuses(site).keys() == {"sent"}
 
 
 @pytest.mark.parametrize("read_first", [True, False])
