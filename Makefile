@@ -20,7 +20,7 @@ HAPI_HL7_BUILT := $(HAPI_HL7)/target/classpath
 
 .DELETE_ON_ERROR:
 .PHONY: help install lint test fuzz chaos chaos-hapi mllp-kills check-image demo hapi hapi-build hapi-archive bench golden docs lock wheel install-runtime clean \
-        need-python need-java need-postgresql need-strace
+        need-python need-java need-postgresql need-strace need-openssl
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -49,6 +49,10 @@ need-strace:
 	@command -v strace >/dev/null || \
 	  { echo 'missing: strace; on Debian: sudo apt-get install strace' >&2; exit 1; }
 
+need-openssl:
+	@command -v openssl >/dev/null || \
+	  { echo 'missing: openssl; on Debian: sudo apt-get install openssl' >&2; exit 1; }
+
 # --- the environment ------------------------------------------------------------------------------------
 
 install: need-python $(INSTALLED) ## the virtual environment in .venv, from the lock file, with .venv/bin/itb
@@ -75,7 +79,7 @@ lint: install ## format, lint, types, import contracts
 	@$(BIN)/lint-imports --no-cache > build/imports.txt 2>&1 || { cat build/imports.txt; exit 1; }
 	@grep '^Contracts: [1-9]' build/imports.txt || { echo 'import-linter saw no contract' >&2; exit 1; }
 
-test: need-python need-java need-postgresql need-strace install hapi-build lint ## everything: lint, the suite on real servers, the image's steps
+test: need-python need-java need-postgresql need-strace need-openssl install hapi-build lint ## everything: lint, the suite on real servers, the image's steps
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 	$(MAKE) check-image
 

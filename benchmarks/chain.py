@@ -10,7 +10,7 @@ import contextlib
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,11 +28,13 @@ ROUNDS = 5
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def unchained(c: Connection, name: str, tenant_id: int, values: Mapping[str, Any]) -> int:
-    """The same row without a hash."""
-    key = c.execute(insert(chains.TABLES[name]).values(tenant_id=tenant_id, **values)).inserted_primary_key
-    assert key is not None
-    return int(key[0])
+def unchained(c: Connection, name: str, tenant_id: int, values: Sequence[Mapping[str, Any]]) -> list[int]:
+    """The same rows without a hash."""
+    table = chains.TABLES[name]
+    keys = [
+        c.execute(insert(table).values(tenant_id=tenant_id, **one)).inserted_primary_key for one in values
+    ]
+    return [int(key[0]) for key in keys if key is not None]
 
 
 @contextlib.contextmanager

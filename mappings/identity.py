@@ -15,12 +15,13 @@ from urllib.parse import quote, unquote
 from uuid import UUID, uuid5
 
 from .codes import sid
-from .exact_json import dumps
+from .exact_json import dumps_sorted
 from .paths import copy
 
 Json = Any
 Lookup = Callable[[str, str, str], str | None]
 
+_NESTED = (dict, list)
 NAMESPACE = UUID("6c9f1c9e-5d0c-5a7e-9a44-6f1e6d6f1b61")
 SOURCE = re.compile(r"[a-z0-9-]{1,40}")
 _SAFE = ":/@!*'()+;="  # besides letters, digits and _.-~ ; never `|` `,` `$` `\` or a space
@@ -133,18 +134,21 @@ def content_hash(resource: Json) -> str:
 
     Our copy and the server's stored copy of the same content hash equal; decimals count digit for digit.
     """
-    said = {k: v for k, v in resource.items() if k not in ("id", "meta", "text")}
-    return hashlib.sha256(dumps(_neutral(said))).hexdigest()
+    return hashlib.sha256(dumps_sorted(said(resource))).hexdigest()
+
+
+def said(resource: Json) -> Json:
+    """What a resource says, in one form: without id, meta and narrative, references by identifier."""
+    return _neutral({k: v for k, v in resource.items() if k not in ("id", "meta", "text")})
 
 
 def _neutral(value: Json) -> Json:
     if isinstance(value, dict):
-        if "identifier" in value and "reference" in value:
-            value = {k: v for k, v in value.items() if k != "reference"}
-        return {key: _neutral(value[key]) for key in sorted(value)}
-    if isinstance(value, list):
-        return [_neutral(item) for item in value]
-    return value
+        made = {k: _neutral(v) if type(v) in _NESTED else v for k, v in value.items()}
+        if "identifier" in made and "reference" in made:
+            del made["reference"]
+        return made
+    return [_neutral(item) if type(item) in _NESTED else item for item in value]
 
 
 def rewrite_references(resource: Json, lookup: Lookup) -> Json:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from . import bundle
 from .envelope import Event
-from .identity import resource_identity
+from .identity import resource_identity, said
 from .paths import MISSING, Json
 from .rows import Issue, MappingError
 
@@ -27,12 +27,32 @@ def onto(event: Event, seen: Json, related: list[Json] | None = None) -> Json:
     if not bundle.is_telling(seen) or not _same_resource(old, new):
         why = "is not the resource that tells this event"
         raise MappingError([Issue(seen["resourceType"], "identifier", why)])
+    return over(old, new, seen)
+
+
+def over(old: Json, new: Json, seen: Json) -> Json:
+    """`new` as it should be written over `seen`, which holds `old` of ours and what others added to it.
+
+    Without the narrative, where something else is said now, and without what only the server may set.
+    """
     woven: Json = weave(old, new, seen)
-    if new != old:
-        woven.pop("text", None)
+    left_out = {"meta"} if new == old else {"meta", "text"}
     meta = {k: v for k, v in woven.get("meta", {}).items() if k not in ("versionId", "lastUpdated")}
-    rest = {k: v for k, v in woven.items() if k != "meta"}
+    rest = {k: v for k, v in woven.items() if k not in left_out}
     return {**rest, "meta": meta} if meta else rest
+
+
+def says_all(ours: Json, theirs: Json) -> bool:
+    """Whether `theirs` says all that the resource `ours` says, and perhaps more."""
+    return _is_within(said(ours), said(theirs))
+
+
+def _is_within(one: Json, other: Json) -> bool:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return all(key in other and _is_within(value, other[key]) for key, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return all(any(_is_within(item, there) for there in other) for item in one)
+    return bool(one == other)
 
 
 def _same_resource(one: Json, other: Json) -> bool:

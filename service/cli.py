@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
+from marshmallow import ValidationError
 
 from mappings import MappingError
 from mappings.exact_json import dumps, lines
@@ -196,6 +197,19 @@ def endpoints() -> None:
 )
 @click.option("--poll-seconds", type=click.IntRange(1), help="how often to read what changed there")
 @click.option("--header", multiple=True, metavar="NAME:VALUE", help="sent with every request")
+@click.option(
+    "--map",
+    "map_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="mllp(s): how messages for it are written, a file as docs/hl7.md has it for senders",
+)
+@click.option("--sender", help="mllp(s): what this sender (ITB_MLLP_SENDERS) tells us is not sent back to it")
+@click.option(
+    "--answer-seconds", type=click.IntRange(1), help="mllp(s): how long to wait for an answer  [default: 30]"
+)
+@click.option("--ca", metavar="FILE", help="mllps: authorities (PEM) of the receiver")
+@click.option("--cert", metavar="FILE", help="mllps: our certificate (PEM)")
+@click.option("--key", metavar="FILE", help="mllps: its key, where it is not in --cert")
 @click.option("--backfill", is_flag=True, help="also deliver what the ledger holds already")
 def endpoints_add(
     name: str,
@@ -207,11 +221,18 @@ def endpoints_add(
     transactions: bool | None,
     poll_seconds: int | None,
     header: tuple[str, ...],
+    map_file: Path | None,
+    sender: str | None,
+    answer_seconds: int | None,
+    ca: str | None,
+    cert: str | None,
+    key: str | None,
     backfill: bool,
 ) -> None:
     """Add the FHIR R4 server at base URL under NAME; what is accepted from now on is delivered there.
 
-    NAME becomes the `source` of records that the EHR's users enter there.
+    NAME becomes the `source` of records that the EHR's users enter there. URL may also be that of a receiver
+    of HL7 v2, mllp://HOST:PORT or mllps://HOST:PORT (docs/mllp.md, "Endpoints").
     """
     from .api.endpoints import NewEndpoint
     from .store import deliveries
@@ -226,20 +247,45 @@ def endpoints_add(
         "allow_types": list(allow_type) or None,
         "refuse_types": list(refuse_type) or None,
         "transactions": transactions,
+        "hl7v2": None if map_file is None else _map(map_file),
+        "sender": sender,
+        "answer_seconds": answer_seconds,
+        "ca_file": _absolute(ca),
+        "cert_file": _absolute(cert),
+        "key_file": _absolute(key),
     }
     options |= {option: value for option, value in given.items() if value is not None}
     if header:
         options["headers"] = dict(_header(text) for text in header)
-    if refused := NewEndpoint().validate({"name": name, "url": url, "options": options}):
-        raise click.UsageError("; ".join(f"{i.path}: {i.message}" for i in issues_of(refused)))
+    try:
+        NewEndpoint().load({"name": name, "url": url, "options": options})
+    except ValidationError as error:
+        wrong = (f"{i.path}: {i.message}" for i in issues_of(error.messages))
+        raise click.UsageError("; ".join(wrong)) from None
     store = opened()
     with store.write() as c:
         if store_endpoints.find(c, TENANT, name) is not None:
             raise click.ClickException(f"there is an endpoint {name} already")
+        if other := store_endpoints.of_sender(store_endpoints.every(c, TENANT), sender or ""):
+            raise click.ClickException(f"{sender} is the sender of endpoint {other.name} already")
         made = store_endpoints.add(c, TENANT, name, url, options, now=now())
         pending = deliveries.catch_up(c, made, now=now(), from_the_start=True) if backfill else 0
     click.echo(f"{made.name}\t{made.url}\t{pending} events to deliver")
     introduce(store, made)
+
+
+def _map(path: Path) -> Any:
+    from .senders import table_of
+
+    try:
+        return table_of(path)
+    except MappingError as error:
+        raise click.UsageError(f"--map {path}: {error.issues[0].message}") from None
+
+
+def _absolute(path: str | None) -> str | None:
+    """For a worker that runs elsewhere in this machine's folders."""
+    return str(Path(path).absolute()) if path is not None else None
 
 
 def _header(text: str) -> tuple[str, str]:

@@ -6,7 +6,8 @@ import secrets
 
 import click
 
-from .opening import TENANT, now, opened
+from .cli_servers import readable
+from .opening import now, opened
 
 
 @click.command("subscribe")
@@ -22,17 +23,13 @@ def subscribe_(name: str, url: str, types: tuple[str, ...]) -> None:
     to read; polling goes on, as notifications get lost.
     """
     from . import hooks
-    from .store import endpoints as store_endpoints
     from .sync.ehr import EhrError
     from .sync.pull import TYPES
     from .sync.subscribe import keep_secret, subscribe
     from .sync.worker import connect
 
     store = opened()
-    with store.read() as c:
-        found = store_endpoints.find(c, TENANT, name)
-    if found is None:
-        raise click.ClickException(f"there is no endpoint {name}")
+    found = readable(store, name)
     if unknown := [type for type in types if type not in TYPES]:
         raise click.UsageError(f"{unknown[0]} is not read from EHRs; known: {', '.join(TYPES)}")
     secret = secrets.token_urlsafe(32)

@@ -53,6 +53,14 @@ def named(store: Any, name: str) -> Any:
     return found
 
 
+def readable(store: Any, name: str) -> Any:
+    """The FHIR server of that name, or an error that says there is none."""
+    found = named(store, name)
+    if found.is_hl7v2:
+        raise click.ClickException(f"{name} is a receiver of HL7 v2: nothing can be read from it")
+    return found
+
+
 def _card(name: str) -> Json:
     """The card of an endpoint, its server asked now; from what is known where it does not answer."""
     store = opened()
@@ -65,9 +73,15 @@ def _asked(store: Any, endpoint: Any) -> Json:
     from .store import events
     from .sync import survey
     from .sync.ehr import EhrError
-    from .sync.scorecard import scorecard
+    from .sync.messages import map_of
+    from .sync.scorecard import message_card, scorecard
     from .sync.worker import connect
 
+    with store.read() as c:
+        held = {t: [s.event for s in events.search(c, TENANT, limit=JUDGED, type=t)] for t in EVENT_TYPES}
+    if endpoint.is_hl7v2:
+        card = {"endpoint": endpoint.name, "url": endpoint.url, "error": _no_connection(endpoint)}
+        return card | message_card(map_of(endpoint), held)
     error = None
     try:
         matrix = survey.refresh(store, connect(endpoint, store, now), endpoint, now)
@@ -83,9 +97,21 @@ def _asked(store: Any, endpoint: Any) -> Json:
                 "problems": [],
             }
         matrix = known
-    with store.read() as c:
-        held = {t: [s.event for s in events.search(c, TENANT, limit=JUDGED, type=t)] for t in EVENT_TYPES}
     return {"endpoint": endpoint.name, "url": endpoint.url, "error": error, **scorecard(matrix, held)}
+
+
+def _no_connection(endpoint: Any) -> str | None:
+    """Why a receiver of HL7 v2 cannot be connected to; None where it can."""
+    from .sync.ehr import Unreachable
+    from .sync.worker import dial
+
+    line = dial(endpoint)
+    try:
+        line.connect()
+    except Unreachable as failure:
+        return str(failure)
+    line.close()
+    return None
 
 
 def introduce(store: Any, endpoint: Any) -> None:
@@ -100,14 +126,16 @@ def card_lines(card: Json) -> list[str]:
             f"{card['endpoint']}\t{card['url']}",
             f"FAIL  {card['error']}; it is asked again when it is used",
         ]
-    lines = [f"{card['endpoint']}\t{card['url']}\t{card['software']}, FHIR {card['fhir_version']}"]
+    fhir = f", FHIR {card['fhir_version']}" if card["types"] else ""
+    lines = [f"{card['endpoint']}\t{card['url']}\t{card['software']}{fhir}"]
     if card["error"]:
-        lines.append(f"FAIL  {card['error']}; below is what it said before")
+        lines.append(f"FAIL  {card['error']}{'; below is what it said before' if fhir else ''}")
     lines += [f"FAIL  {problem}" for problem in card["problems"]]
     lines += [f"note  by its options: {text}" for text in card["by_option"]]
-    offered = [name for name, there in card["system"].items() if there] or ["none"]
-    lines += [f"      system: {', '.join(offered)}", "", "resource types"]
-    lines += [_type_line(one) for one in card["types"]]
+    if card["types"]:
+        offered = [name for name, there in card["system"].items() if there] or ["none"]
+        lines += [f"      system: {', '.join(offered)}", "", "resource types"]
+        lines += [_type_line(one) for one in card["types"]]
     lines += ["", "events"]
     for one in card["events"]:
         lines += _event_lines(one)
@@ -154,7 +182,7 @@ def reconcile(endpoint: str, fix: bool, as_json: bool) -> None:
     from .sync.worker import connect
 
     store = opened()
-    of = named(store, endpoint)
+    of = readable(store, endpoint)
     ehr = connect(of, store, now)
     try:
         comparison = Comparison(store, ehr, of, refresh(store, ehr, of, now), now, fix)

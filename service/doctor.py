@@ -12,7 +12,8 @@ from .settings import Settings
 from .store import deliveries, endpoints, keys
 from .store.engine import Store, StoreError, is_migrated, migrate
 from .store.faults import fault_of
-from .sync.ehr import EhrError, HttpEhr
+from .sync.ehr import EhrError, Unreachable
+from .sync.worker import connect, dial
 from .verify import findings
 
 FHIR_VERSION = "4.0.1"
@@ -24,7 +25,8 @@ def why(error: Exception) -> str:
     """One line about a database that cannot be opened."""
     if isinstance(error, DatabaseError):
         fault = fault_of(error)
-        return f"{fault.message} ({error.orig})" if fault else f"the database cannot be opened: {error.orig}"
+        said = str(error.orig).partition("\n")[0]
+        return f"{fault.message} ({said})" if fault else f"the database cannot be opened: {said}"
     if isinstance(error, ModuleNotFoundError):
         return f"the database's driver {error.name} is not installed"
     return str(error)
@@ -61,15 +63,26 @@ def checks(settings: Settings, now: Callable[[], datetime], tenant_id: int = 1) 
     stuck = waiting["failed"] + waiting["parked"]
     yield Check("deliveries", not stuck, ", ".join(f"{n} {status}" for status, n in waiting.items()))
     for endpoint in known:
-        yield _check_ehr(endpoint)
+        yield _check_receiver(endpoint) if endpoint.is_hl7v2 else _check_ehr(endpoint)
 
 
 def _check_ehr(endpoint: endpoints.Endpoint) -> Check:
     what = f"EHR {endpoint.name}"
     try:
-        found = HttpEhr(endpoint.url, headers=endpoint.options.get("headers", {})).metadata()
+        found = connect(endpoint).metadata()
     except EhrError as error:
         return Check(what, False, f"{endpoint.url}: {type(error).__name__}")
     version = found.get("fhirVersion")
     software = found.get("software", {}).get("name", "unnamed")
     return Check(what, version == FHIR_VERSION, f"{endpoint.url}: {software}, FHIR {version}")
+
+
+def _check_receiver(endpoint: endpoints.Endpoint) -> Check:
+    what = f"HL7 v2 receiver {endpoint.name}"
+    line = dial(endpoint)
+    try:
+        line.connect()
+    except Unreachable as error:
+        return Check(what, False, f"{endpoint.url}: {error}")
+    line.close()
+    return Check(what, True, f"{endpoint.url}: takes connections")

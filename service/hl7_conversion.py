@@ -6,6 +6,7 @@ Pure but for what the caller reads and writes. `Losses` is told what is lost the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +14,12 @@ from mappings import MappingError, load_event
 from mappings.exact_json import dumps, lines, loads
 from mappings.hl7v2 import Message, Reading, SenderMap, parse, read, write, write_update
 from mappings.hl7v2.fhir import from_fhir, to_fhir
-from mappings.hl7v2.framing import framed, messages
+from mappings.hl7v2.framing import Framed, framed
 from mappings.hl7v2.rewrite import lost
 from mappings.stream import Converter
 from mappings.validate import validate
 
-from .conversion import Converted
+from .conversion import TEACHING, Converted
 
 Json = Any
 Losses = Callable[[Json], None]
@@ -35,9 +36,13 @@ class Way:
     original: bool = True
 
 
-def hl7_to_events(stream: Iterable[bytes], way: Way, losses: Losses | None = None) -> Iterator[Converted]:
-    """Messages to events; `losses` is told what of a message its events do not hold."""
-    for number, message, errors in _read(stream, way):
+def hl7_to_events(
+    found: Iterable[Framed], way: Way, losses: Losses | None = None, after: int = 0
+) -> Iterator[Converted]:
+    """Messages (behind the first `after`) to events; `losses` is told what of one its events do not hold."""
+    for number, message, errors in _read(found, way):
+        if number <= after:
+            continue
         if message is None:
             yield errors
             continue
@@ -48,10 +53,19 @@ def hl7_to_events(stream: Iterable[bytes], way: Way, losses: Losses | None = Non
         yield Converted(number, out, tuple(reading.errors), tuple(reading.notes))
 
 
-def hl7_to_fhir(stream: Iterable[bytes], way: Way, losses: Losses | None = None) -> Iterator[Converted]:
-    """Messages to transaction Bundles; `losses` is told what of a message does not come back."""
+def hl7_to_fhir(
+    found: Iterable[Framed], way: Way, losses: Losses | None = None, after: int = 0
+) -> Iterator[Converted]:
+    """Messages to transaction Bundles; `losses` is told what of a message does not come back.
+
+    The first `after` were converted before: only what they teach about a pump is taken from them.
+    """
     converter = Converter()
-    for number, message, errors in _read(stream, way):
+    for number, message, errors in _read(found, way):
+        if number <= after:
+            if message is not None:
+                _learn(converter, message, way)
+            continue
         if message is None:
             yield errors
             continue
@@ -63,9 +77,18 @@ def hl7_to_fhir(stream: Iterable[bytes], way: Way, losses: Losses | None = None)
         yield Converted(number, tuple(dumps(b) for b in made.bundles), tuple(bad), tuple(made.notes))
 
 
-def events_to_hl7(stream: Iterable[bytes], way: Way) -> Iterator[Converted]:
-    """Events (a line each) to messages."""
+def _learn(converter: Converter, message: Message, way: Way) -> None:
+    for event in read(message, way.sender).events:
+        if event["type"] in TEACHING:
+            with suppress(MappingError):
+                converter.to_fhir(event)
+
+
+def events_to_hl7(stream: Iterable[bytes], way: Way, after: int = 0) -> Iterator[Converted]:
+    """Events (a line each, behind the first `after` lines) to messages."""
     for number, line in lines(stream):
+        if number <= after:
+            continue
         try:
             message = write(load_event(loads(line)), way.sender, message=way.message)
             yield Converted(number, (framed(message, way.frame),))
@@ -73,9 +96,11 @@ def events_to_hl7(stream: Iterable[bytes], way: Way) -> Iterator[Converted]:
             yield Converted(number, (), tuple(error.issues))
 
 
-def fhir_to_hl7(stream: Iterable[bytes], way: Way) -> Iterator[Converted]:
-    """Bundles or resources (a line each) to messages."""
+def fhir_to_hl7(stream: Iterable[bytes], way: Way, after: int = 0) -> Iterator[Converted]:
+    """Bundles or resources (a line each, behind the first `after` lines) to messages."""
     for number, line in lines(stream):
+        if number <= after:
+            continue
         try:
             made = from_fhir(loads(line), way.sender, source=way.source, message=way.message)
             out = tuple(framed(message, way.frame) for message in made.messages)
@@ -84,8 +109,8 @@ def fhir_to_hl7(stream: Iterable[bytes], way: Way) -> Iterator[Converted]:
             yield Converted(number, (), tuple(error.issues))
 
 
-def _read(stream: Iterable[bytes], way: Way) -> Iterator[tuple[int, Message | None, Converted]]:
-    for number, data in messages(stream):
+def _read(found: Iterable[Framed], way: Way) -> Iterator[tuple[int, Message | None, Converted]]:
+    for number, data in found:
         try:
             if isinstance(data, MappingError):
                 raise data

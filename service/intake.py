@@ -16,14 +16,14 @@ from typing import Any
 from sqlalchemy import Connection
 
 from mappings import exact_json
-from mappings.event import Event, identity, is_retracted, load_event, pump_of, version
+from mappings.event import Event, identity, is_retracted, load_event, occurred, pump_of, version
 from mappings.rows import Issue, MappingError
 from mappings.stream import capacity_issues
 
 from .chain import Damaged
 from .store import audit, deliveries, endpoints, events
 from .store.engine import Store
-from .store.events import Accepted, StoredEvent, content_hash
+from .store.events import Accepted, content_hash
 from .store.keys import Caller
 from .store.times import stamp
 
@@ -176,14 +176,54 @@ def admit(
     endpoints: Sequence[endpoints.Endpoint],
     origin: str | None = None,
 ) -> Accepted:
-    """`store.events.accept`, after the checks against the ledger; raises `MappingError` (P4, R1)."""
-    if not is_retracted(event) and not _is_replay(c, tenant_id, event):
-        issues = ledger_issues(c, tenant_id, event)
-        if issues:
-            raise MappingError(issues)
-    return events.accept(
-        c, tenant_id, event, received_at=received_at, actor=actor, endpoints=endpoints, origin=origin
+    """`store.events.accept`, after checks against the ledger; raises `MappingError` (P4, R1), `Damaged`."""
+    done = admit_many(
+        c, tenant_id, [event], received_at=received_at, actor=actor, endpoints=endpoints, origin=origin
+    )[0]
+    if not isinstance(done, Accepted):
+        raise done
+    return done
+
+
+def admit_many(
+    c: Connection,
+    tenant_id: int,
+    sent: Sequence[Event],
+    *,
+    received_at: datetime,
+    actor: str,
+    endpoints: Sequence[endpoints.Endpoint],
+    origin: str | None = None,
+) -> list[Accepted | MappingError | Damaged]:
+    """`admit` each, as if those before it were in the ledger already; an error is that of its event alone.
+
+    Several are new records, each once: a correction may change what the next one is checked against.
+    """
+    done: dict[int, Accepted | MappingError | Damaged] = {}
+    around = _Around(c, tenant_id, [event for event in sent if not is_retracted(event)])
+    for n, event in enumerate(sent):
+        if is_retracted(event) or (len(sent) == 1 and _is_replay(c, tenant_id, event)):
+            continue
+        try:
+            if issues := around.issues(event):
+                done[n] = MappingError(issues)
+                continue
+        except Damaged as error:  # what it must be checked against cannot be trusted
+            done[n] = error
+            continue
+        around.add(event)
+    passed = [n for n in range(len(sent)) if n not in done]
+    accepted = events.accept_many(
+        c,
+        tenant_id,
+        [sent[n] for n in passed],
+        received_at=received_at,
+        actor=actor,
+        endpoints=endpoints,
+        origin=origin,
     )
+    done |= dict(zip(passed, accepted, strict=True))
+    return [done[n] for n in range(len(sent))]
 
 
 def _is_replay(c: Connection, tenant_id: int, event: Event) -> bool:
@@ -191,35 +231,60 @@ def _is_replay(c: Connection, tenant_id: int, event: Event) -> bool:
     return any(known == hashed for _, _, known in events.versions(c, tenant_id, *identity(event)))
 
 
-def ledger_issues(c: Connection, tenant_id: int, event: Event) -> list[Issue]:
-    """What contradicts the ledger: P4 another patient's pump, R1 more than its reservoir holds."""
-    pump = pump_of(event)
-    if pump is None:
-        return []
-    devices = [
-        known
-        for known in events.current(c, tenant_id, pump=pump, type="device")
-        if identity(known.event) != identity(event)
-    ]
-    found = _patient_issues(event, devices or _others(c, tenant_id, event, pump))
-    if event["type"] == "refill":
-        found.extend(capacity_issues(event, _capacity(devices)))
-    return found
+class _Around:
+    """What the ledger knows about the pumps of some events, and what is being added to it."""
+
+    def __init__(self, c: Connection, tenant_id: int, about: Sequence[Event]) -> None:
+        self._c, self._tenant_id = c, tenant_id
+        pumps = {pump for event in about if (pump := pump_of(event)) is not None}
+        self._devices: dict[str, list[Event]] = {}
+        self._damaged: dict[str, Damaged] = {}
+        self._others: dict[str, list[Event]] = {}
+        for pump, known in (events.devices_of(c, tenant_id, pumps) if pumps else {}).items():
+            for one in known:
+                if isinstance(one, Damaged):
+                    self._damaged[pump] = one
+                else:
+                    self._devices.setdefault(pump, []).append(one.event)
+
+    def add(self, event: Event) -> None:
+        """It has no issues, and is as good as in the ledger."""
+        pump = pump_of(event)
+        if pump is not None and event["type"] == "device":
+            self._devices[pump] = sorted([*self._devices.get(pump, ()), event], key=occurred)
+        elif pump is not None:
+            self._others.setdefault(pump, []).append(event)
+
+    def issues(self, event: Event) -> list[Issue]:
+        """What contradicts the ledger: P4 another patient's pump, R1 more than its reservoir holds."""
+        pump = pump_of(event)
+        if pump is None:
+            return []
+        if pump in self._damaged:
+            raise self._damaged[pump]
+        devices = [one for one in self._devices.get(pump, ()) if identity(one) != identity(event)]
+        found = _patient_issues(event, devices or self._others_of(event, pump))
+        if event["type"] == "refill":
+            found.extend(capacity_issues(event, _capacity(devices)))
+        return found
+
+    def _others_of(self, event: Event, pump: str) -> list[Event]:
+        """Of a pump without a device record, what else tells whose it is; a device record itself decides."""
+        if event["type"] == "device":
+            return []
+        if pump not in self._others:
+            self._others[pump] = [
+                one.event for one in events.current(self._c, self._tenant_id, pump=pump, limit=2)
+            ]
+        return [one for one in self._others[pump] if identity(one) != identity(event)]
 
 
-def _others(c: Connection, tenant_id: int, event: Event, pump: str) -> list[StoredEvent]:
-    """Of a pump without a device record, what else tells whose it is; a device record itself decides."""
-    if event["type"] == "device":
-        return []
-    known = events.current(c, tenant_id, pump=pump, limit=2)
-    return [other for other in known if identity(other.event) != identity(event)]
-
-
-def _patient_issues(event: Event, known: Sequence[StoredEvent]) -> list[Issue]:
+def _patient_issues(event: Event, known: Sequence[Event]) -> list[Issue]:
     """P4 (docs/clinical.md, "Rules"): a serial number belongs to one patient; who it is stays unsaid."""
-    if all(other.event["patient"] == event["patient"] for other in known):
+    other = next((one for one in known if one["patient"] != event["patient"]), None)
+    if other is None:
         return []
-    source, event_id = identity(next(o.event for o in known if o.event["patient"] != event["patient"]))
+    source, event_id = identity(other)
     why = (
         f"is not the patient that {source}/{event_id} records for this pump; "
         "correct or retract the one that is wrong first"
@@ -227,7 +292,7 @@ def _patient_issues(event: Event, known: Sequence[StoredEvent]) -> list[Issue]:
     return [Issue("patient", "P4", why)]
 
 
-def _capacity(devices: Sequence[StoredEvent]) -> Decimal | None:
+def _capacity(devices: Sequence[Event]) -> Decimal | None:
     """The reservoir of the pump, mL, as its latest device record says."""
-    said = [d.event["reservoir_capacity"]["value"] for d in devices if "reservoir_capacity" in d.event]
+    said = [one["reservoir_capacity"]["value"] for one in devices if "reservoir_capacity" in one]
     return said[-1] if said else None

@@ -8,16 +8,22 @@ from pathlib import Path
 
 from mappings.hl7v2 import SenderMap, sender_map
 from mappings.identity import SOURCE
+from mappings.paths import Json
 from mappings.rows import Issue, MappingError
+
+
+def table_of(path: Path) -> Json:
+    """The names and values of a TOML or JSON file; raises `MappingError` where it is neither."""
+    try:
+        text = path.read_text("utf-8")
+        return json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (ValueError, OSError) as error:
+        raise MappingError([Issue(path.name, "format", str(error))]) from None
 
 
 def sender_of(path: Path) -> SenderMap:
     """The `SenderMap` of a TOML or JSON file; raises `MappingError` with its wrong lines."""
-    try:
-        text = path.read_text("utf-8")
-        return sender_map(json.loads(text) if path.suffix == ".json" else tomllib.loads(text))
-    except (ValueError, OSError) as error:
-        raise MappingError([Issue(path.name, "format", str(error))]) from None
+    return sender_map(table_of(path))
 
 
 def senders(folder: str) -> dict[str, SenderMap]:

@@ -9,13 +9,16 @@ from typing import Any
 from fakes import MemoryEhr
 from mappings import identity
 from mappings.codes import sid
+from mappings.paths import copy
 from service.intake import load, take
-from service.store import deliveries, endpoints, events
+from service.store import conflicts, deliveries, endpoints, events
+from service.store.conflicts import Conflict
 from service.store.deliveries import Delivery
 from service.store.endpoints import Endpoint
 from service.store.engine import Store, migrate
 from service.store.keys import Caller
 from service.sync.pull import pull
+from service.sync.resolve import decide
 from service.sync.worker import push_due
 
 PATIENT = {"system": "http://hospital.invalid/mrn", "value": "MRN001"}
@@ -43,6 +46,8 @@ THIRD = event(
     "dose-change", "P-3", occurred_at="2025-02-07T12:00:00-06:00", before=program(110), after=program(125)
 )
 HISTORY = (DEVICE, REFILL, START, SECOND, THIRD)
+
+Json = Any
 
 
 class Site:
@@ -126,3 +131,32 @@ class Site:
             for versions in self.ehr.history.values()
             if versions[-1].get("status") == "in-progress"
         ]
+
+
+def edit(site: Site, kind: str, id: str, change: Any, type: str | None = None) -> None:
+    """A user of the EHR changes a resource there: `change` is given a copy."""
+    (history,) = site.held(kind, id, type)
+    resource = copy(history[-1])
+    change(resource)
+    site.ehr.update(resource)
+
+
+def open_conflicts(site: Site) -> list[Conflict]:
+    with site.store.read() as c:
+        return conflicts.search(c, 1, limit=100, status="open")
+
+
+def the_conflict(site: Site) -> Conflict:
+    (found,) = open_conflicts(site)
+    return found
+
+
+def say(site: Site, choices: dict[str, str], person: str) -> Conflict:
+    """A person decides about the one conflict that is open."""
+    found = decide(site.store, 1, the_conflict(site).id, choices, person, site.now())
+    assert found is not None
+    return found
+
+
+def newest(site: Site, id: str) -> Json:
+    return site.versions("clinic-a", id)[-1]

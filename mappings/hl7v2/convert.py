@@ -103,7 +103,7 @@ def write(
     if made is None:
         made_at = moment_out(event["occurred_at"], c)
         made = Header(_seal(trigger, sender.version, made_at, body), made_at)
-    return message_of([_msh(trigger, sender, made, m.profile, c), *body], c)
+    return message_of([_msh(trigger, sender, made, m.profile, c), *body], c, sender.write_charset)
 
 
 def write_update(update: Update, sender: SenderMap = ANYONE, *, made: Header | None = None) -> Message:
@@ -114,13 +114,18 @@ def write_update(update: Update, sender: SenderMap = ANYONE, *, made: Header | N
         made_at = moment_out(update["occurred_at"], c)
         named = update["kind"].startswith("patient")
         made = Header(update["id"] if named else _seal(trigger, sender.version, made_at, body), made_at)
-    return message_of([_msh(trigger, sender, made, "", c), *body], c)
+    return message_of([_msh(trigger, sender, made, "", c), *body], c, sender.write_charset)
 
 
 def is_ours(message: Message, sender: SenderMap) -> bool:
     """Whether `write` made it, for this receiver, and nobody has changed it since: its control id says so."""
     head, last = message.segments[0], message.segments[-1]
-    if last != [""] or message.codec != "utf-8" or message.ending != "\r" or len(head) < 19:
+    if (
+        last != [""]
+        or message.codec != CODECS[sender.write_charset]
+        or message.ending != "\r"
+        or len(head) < 19
+    ):
         return False
     if head[10] != _seal(head[9], head[12], head[7], message.segments[1:-1]):
         return False
@@ -143,7 +148,7 @@ def _msh(trigger: str, sender: SenderMap, made: Header, profile: str, c: Context
         "P",
         sender.version,
     ]
-    msh += ["", "", sender.accept_ack, sender.application_ack, "", "UNICODE UTF-8"]
+    msh += ["", "", sender.accept_ack, sender.application_ack, "", sender.write_charset]
     return [*msh, "", "", profile] if profile else msh
 
 
@@ -164,6 +169,7 @@ ERROR_CODES = {
     "control-id-used": "205^Duplicate key identifier^HL70357",
     "conflict": "205^Duplicate key identifier^HL70357",
     "processing-id": "202^Unsupported processing id^HL70357",
+    "unavailable": "206^Application record locked^HL70357",  # "e.g., database locked" (table 0357)
 }
 OTHER_ERROR = "207^Application internal error^HL70357"
 

@@ -48,9 +48,15 @@ def _too_large(most: int) -> MappingError:
 
 
 def _split(
-    chunks: Iterator[bytes], most: int, end: Callable[[bytearray, int], tuple[int, int] | None]
+    chunks: Iterator[bytes],
+    most: int,
+    end: Callable[[bytearray, int], tuple[int, int] | None],
+    unended: Callable[[bytes], bytes | MappingError] = bytes,
 ) -> Iterator[bytes | MappingError]:
-    """Pieces up to where `end` says (its end, begin of the next); one that is too large is skipped."""
+    """Pieces up to where `end` says (its end, begin of the next); one that is too large is skipped.
+
+    `unended` makes of what is left at the end of the stream a piece, or why it is none.
+    """
     buffer = bytearray()
     looked, skipping = 0, False
     for chunk in chunks:
@@ -69,7 +75,7 @@ def _split(
             del buffer[: len(buffer) - 8]
             looked = 0
     if buffer and not skipping:
-        yield bytes(buffer)
+        yield unended(bytes(buffer))
 
 
 def _blocks(chunks: Iterator[bytes], most: int) -> Iterator[bytes | MappingError]:
@@ -77,7 +83,7 @@ def _blocks(chunks: Iterator[bytes], most: int) -> Iterator[bytes | MappingError
         at = buffer.find(END, looked)
         return (at, at + 1) if at >= 0 else None
 
-    for piece in _split(chunks, most, end):
+    for piece in _split(chunks, most, end, _cut_short):
         if isinstance(piece, MappingError):
             yield piece
             continue
@@ -86,6 +92,13 @@ def _blocks(chunks: Iterator[bytes], most: int) -> Iterator[bytes | MappingError
             yield block[1:]
         elif block:
             yield MappingError([Issue("$", "framing", "bytes outside an MLLP block")])
+
+
+def _cut_short(rest: bytes) -> bytes | MappingError:
+    """A block without its end may lack its last segments, or the end of a number: it is no message."""
+    if not rest.lstrip(BLANK).startswith(START):
+        return rest
+    return MappingError([Issue("$", "framing", "an MLLP block without its end: it was cut short")])
 
 
 def _text(chunks: Iterator[bytes], most: int) -> Iterator[bytes | MappingError]:

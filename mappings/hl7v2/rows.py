@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from mappings.event import Event, load_event
 from mappings.rows import Issue, MappingError, Refused
 
 from .leaves import Flat, Key, flat, leaves_of, unflat
-from .message import Message, Segment
+from .message import CODECS, Message, Segment
 from .observed import Observed, observe, write_observed
 from .values import NULL, Codec, Context, Leaves, Texts
 
@@ -241,11 +242,16 @@ def _contradictions(group: Group, m: MessageMap, leaves: Flat, seen: Flat, c: Co
             said = tuple(leaves.get((p, at)) for p in row.events)
             if all(leaf is None for leaf in said) or both == said:
                 continue
-            if row.codec.to_hl7(both, c) != row.codec.to_hl7(said, c):
+            if row.codec.to_hl7(both, _in_utc(c)) != row.codec.to_hl7(said, _in_utc(c)):
                 issues.append(
                     Issue(_where(row, at), "contradiction", "an OBX says another value than this field")
                 )
     return issues
+
+
+def _in_utc(c: Context) -> Context:
+    """One instant has one text, whatever the offset it was told with."""
+    return Context(replace(c.sender, write_zone=ZoneInfo("UTC")), c.separators)
 
 
 _INDEX = re.compile(r"\[(\d+)\]")
@@ -288,7 +294,7 @@ def encode(event: Event, m: MessageMap, c: Context) -> list[Segment]:
             values = tuple(leaves.get((pattern, at)) for pattern in row.events)
             texts = row.codec.to_hl7(values, c)
             _put(built, row.place, at, texts, listed=row.listed)
-            back = values if row.codec.exact else _read_back(row.codec, texts, c)
+            back = values if row.codec.exact else _read_back(row, texts, c)
             held.update((p, at) for p, v, b in zip(row.events, values, back, strict=True) if _same(v, b))
     rest = {key: leaf for key, leaf in leaves.items() if key not in held}
     made: list[Segment] = []
@@ -312,13 +318,14 @@ def _same(value: Any, back: Any) -> bool:
     return value is not None and value == back and str(value) == str(back)
 
 
-def _read_back(codec: Codec, texts: Texts, c: Context) -> Leaves:
+def _read_back(row: Row, texts: Texts, c: Context) -> Leaves:
+    nothing_read = (None,) * len(row.events)
     if not any(texts):
-        return (None,) * 4
+        return nothing_read
     try:
-        return codec.from_hl7(texts, Context(c.sender, c.separators))
+        return row.codec.from_hl7(texts, Context(c.sender, c.separators))
     except Refused:
-        return (None,) * 4
+        return nothing_read
 
 
 def _put(
@@ -348,6 +355,6 @@ def _segment(name: str, fields: Fields, c: Context) -> Segment:
     return segment
 
 
-def message_of(segments: list[Segment], c: Context) -> Message:
-    """A message of these segments, as it is sent: UTF-8, a return after each segment."""
-    return Message([*segments, [""]], c.separators, "utf-8", "\r")
+def message_of(segments: list[Segment], c: Context, charset: str = "UNICODE UTF-8") -> Message:
+    """A message of these segments, as it is sent: in that character set, a return after each segment."""
+    return Message([*segments, [""]], c.separators, CODECS[charset], "\r")

@@ -29,7 +29,8 @@ class SenderMap:
     as `code^system` -> event field; `codes`: a coded value as `code^system` -> our word; `units`: unit as
     `code` or `code^system` -> UCUM; `zone`: IANA time zone of times without offset; `whole_minutes`: a time
     to the minute is meant to the second :00; `intrathecal_refill`: what to do with a refill that says route
-    IT, `remap` or `park`; `reservoir_from`: mL from which such a volume is a reservoir's.
+    IT, `remap` or `park`; `reservoir_from`: mL from which such a volume is a reservoir's. `write_zone`: times
+    are written as that zone's clocks show them, with its offset; `write_charset`: as in MSH-18.
     """
 
     source: str = ""
@@ -48,6 +49,8 @@ class SenderMap:
     receiving: tuple[str, str] = ("", "")
     accept_ack: str = "AL"
     application_ack: str = "NE"
+    write_zone: ZoneInfo | None = None
+    write_charset: str = "UNICODE UTF-8"
     theirs: dict[str, dict[str, str]] = field(default_factory=dict, repr=False, compare=False)
     """The word maps read backwards, for writing in the sender's own words."""
 
@@ -152,5 +155,7 @@ CHECKS: dict[str, Any] = {
     "receiving": _pair,
     "accept_ack": _one_of("AL", "NE", "ER", "SU"),
     "application_ack": _one_of("AL", "NE", "ER", "SU"),
+    "write_zone": _zone,
+    "write_charset": _one_of("UNICODE UTF-8", "ASCII", *(f"8859/{part}" for part in (*range(1, 10), 15))),
 }
 """Every name a sender's file may have."""

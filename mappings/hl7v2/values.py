@@ -121,11 +121,21 @@ _DTM = re.compile(
 
 def moment_out(value: str, c: Context) -> str:
     """`2025-04-01T10:00:00-05:00` -> `20250401100000-0500`; DTM holds four digits of a second."""
+    if c.sender.write_zone is not None:
+        value = in_zone(value, c.sender.write_zone)
     day, time = value[:10].replace("-", ""), value[11:19].replace(":", "")
     rest = value[19:]
     zone = "+0000" if rest.endswith("Z") else rest[-6:].replace(":", "")
     fraction = rest[: -1 if rest.endswith("Z") else -6][:5]
     return f"{day}{time}{fraction if len(fraction) > 1 else ''}{zone}"
+
+
+def in_zone(value: str, zone: ZoneInfo) -> str:
+    """The same instant by that zone's clocks; as it is where they stood at odd seconds (before 1900)."""
+    at = len(value) - (1 if value.endswith("Z") else 6)
+    there = datetime.fromisoformat(value[:19] + value[at:]).astimezone(zone)
+    text = there.isoformat()
+    return f"{text[:19]}{value[19:at]}{text[19:]}" if len(text) == 25 else value
 
 
 def moment_in(text: str, c: Context) -> str:

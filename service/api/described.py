@@ -182,7 +182,7 @@ COMPONENTS: dict[str, Json] = {
         ),
     ),
     "Scorecard": _object(
-        "endpoint url software fhir_version problems by_option system types events not_yet",
+        "endpoint url software fhir_version problems by_option system types events",
         endpoint=TEXT,
         url=TEXT,
         software=TEXT,
@@ -192,7 +192,6 @@ COMPONENTS: dict[str, Json] = {
         system={"type": "object"},
         types={"type": "array", "items": _object("type written why interactions found_by")},
         events={"type": "array", "items": _object("type rung sends left_out lost why judged")},
-        not_yet={"type": "object"},
     ),
     "Drift": _object(
         "comparison findings next_cursor",

@@ -1,4 +1,4 @@
-"""/api/v1/endpoints: the EHRs that events are sent to and read from."""
+"""/api/v1/endpoints: the EHRs that events are sent to and read from, and receivers of HL7 v2."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from urllib.parse import urlsplit
 from flask import Response
 from sqlalchemy import Connection
 
+from mappings import MappingError
 from mappings.envelope import Strictly
 from mappings.fields import Flag, Line, Part, Strict, Whole, Words, refuse
+from mappings.hl7v2 import sender_map
 from service.problems import Refused
 from service.steering import change_endpoint
 from service.store import audit, deliveries, drift, endpoints, gates
@@ -20,7 +22,8 @@ from service.store.times import stamp
 from service.sync import capability, survey
 from service.sync.capability import Matrix
 from service.sync.gate import Gate
-from service.sync.scorecard import scorecard
+from service.sync.messages import map_of
+from service.sync.scorecard import message_card, scorecard
 from service.web import Blueprint, answer, caller, services
 
 from . import described
@@ -48,19 +51,43 @@ class Headers(Strict):
         return value
 
 
-class BaseUrl(Line):
-    """The address of a FHIR server, to which types and ids are appended."""
+class EndpointUrl(Line):
+    """The address of a FHIR server, to which types and ids are appended, or of a receiver of HL7 v2."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         url = super()._deserialize(value, attr, data, **kwargs)
         try:
             parts = urlsplit(url)
-            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+            usable = bool(parts.hostname) and parts.port != 0
         except ValueError:
             usable = False
+        if usable and url.startswith(endpoints.HL7V2_SCHEMES):
+            usable = parts.port is not None and parts.path in ("", "/")
+        elif usable:
+            usable = parts.scheme in ("http", "https")
         if not usable or parts.username or parts.password or parts.query or parts.fragment:
-            raise refuse("format", "must be the http(s) base URL of a FHIR server, without user, query or #")
+            words = "must be the http(s) base URL of a FHIR server, without user, query or #"
+            raise refuse("format", f"{words}, or mllp(s)://HOST:PORT")
         return url
+
+
+class Receiver(Strict):
+    """How messages for a receiver are written: what a sender's file may say (docs/hl7.md), as an object."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Json:
+        try:
+            how = sender_map(value)
+        except MappingError as error:
+            raise refuse("hl7v2", "; ".join(f"{i.path}: {i.message}" for i in error.issues)) from None
+        if (how.accept_ack, how.application_ack) not in ANSWERED:
+            words = "what was not answered would be sent again and again"
+            raise refuse("hl7v2", f"application_ack must be AL, or NE with accept_ack AL: {words}")
+        return value
+
+
+ANSWERED = {("AL", "NE")} | {(accept, "AL") for accept in ("AL", "NE", "ER", "SU")}
+"""MSH-15 and MSH-16 with which each message gets the answer that counts, whatever comes of it."""
+FILES = ("ca_file", "cert_file", "key_file")
 
 
 class Options(Strictly):
@@ -92,6 +119,16 @@ class Options(Strictly):
     reconcile_fix = Flag(metadata={"description": "whether such a comparison mends what it may"})
     transactions = Flag(metadata={"description": "whether transactions are sent, whatever it says itself"})
     headers = Headers()
+    hl7v2 = Receiver(metadata={"description": "of a receiver of HL7 v2: how messages for it are written"})
+    sender = Line(
+        pattern=r"[a-z0-9-]{1,40}",
+        words="must be the name of a sender in the file of ITB_MLLP_SENDERS",
+        metadata={"description": "what this sender tells us by HL7 v2 is not sent back to it"},
+    )
+    answer_seconds = Whole(1, 600, metadata={"description": "how long to wait for an acknowledgement"})
+    ca_file = Line(most=1000, metadata={"description": "authorities (PEM) of an mllps:// receiver"})
+    cert_file = Line(most=1000, metadata={"description": "our certificate (PEM) for it"})
+    key_file = Line(most=1000, metadata={"description": "its key, where it is not in cert_file"})
 
 
 class NewEndpoint(Strictly):
@@ -102,9 +139,16 @@ class NewEndpoint(Strictly):
         pattern=r"[a-z0-9-]{1,40}",
         words="must match [a-z0-9-]{1,40}: it names the source of what this EHR writes",
     )
-    url = BaseUrl(required=True, most=2000)
+    url = EndpointUrl(required=True, most=2000)
     options = Part(Options())
     backfill = Flag()
+
+    def whole(self, data: Any) -> None:
+        options, scheme = data.get("options", {}), urlsplit(data["url"]).scheme
+        if any(name in options for name in FILES) and scheme != "mllps":
+            raise refuse("url", f"{', '.join(FILES)} are for an mllps:// receiver")
+        if scheme not in ("mllp", "mllps") and options.keys() & {"hl7v2", "sender", "answer_seconds"}:
+            raise refuse("url", "hl7v2, sender and answer_seconds are for an mllp:// receiver")
 
 
 def shown(endpoint: Endpoint, matrix: Matrix | None = None, run: Run | None = None) -> Json:
@@ -162,6 +206,11 @@ def add_endpoint(new: Json) -> Response:
     with made.store.write() as c:
         if endpoints.find(c, who.tenant_id, new["name"]) is not None:
             raise Refused(409, "an endpoint has this name already", rule="name-taken", path="name")
+        known = endpoints.every(c, who.tenant_id)
+        if endpoints.of_sender(known, new.get("options", {}).get("sender", "")) is not None:
+            raise Refused(
+                409, "another endpoint is this sender's", rule="sender-taken", path="options.sender"
+            )
         added = endpoints.add(c, who.tenant_id, new["name"], new["url"], new.get("options", {}), now=now)
         if new.get("backfill"):
             deliveries.catch_up(c, added, now=now, from_the_start=True)
@@ -188,6 +237,8 @@ def get_scorecard(name: str) -> Response:
         found = endpoints.find(c, caller().tenant_id, name)
     if found is None:
         raise Refused(404, "no endpoint has this name")
+    if found.is_hl7v2:
+        return answer({"endpoint": name, "url": found.url, **message_card(map_of(found))})
     matrix = survey.known(services().store, found)
     if matrix is None:
         raise Refused(409, "its CapabilityStatement was not read yet", rule="not-read", path="name")

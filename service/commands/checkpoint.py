@@ -11,17 +11,18 @@ import fcntl
 import hashlib
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from mappings import MappingError
 from mappings.exact_json import dumps, loads
 
 from .exits import Busy, Stopped
 
+Item = TypeVar("Item")
 FORMAT = 1
 EVERY = 1000
 """Lines between two savings."""
@@ -98,22 +99,23 @@ def held(path: Path) -> Iterator[None]:
         yield
 
 
-class Trail:
+class Trail(Generic[Item]):
     """The lines of an input; `digest(n)` is that of its first n lines, for any n not asked before.
 
-    Checks, as it passes the line of `mark`, that what is before it is what it was.
+    Checks, as it passes the line of `mark`, that what is before it is what it was. What stands for lines (the
+    messages of a stream, say) has its bytes by `said`.
     """
 
-    def __init__(self, stream: Iterable[bytes], mark: Mark) -> None:
-        self._stream, self._mark = stream, mark
+    def __init__(self, stream: Iterable[Item], mark: Mark, said: Callable[[Item], bytes]) -> None:
+        self._stream, self._mark, self._said = stream, mark, said
         self._running = hashlib.sha256()
         self._ahead: deque[tuple[int, Any]] = deque([(0, self._running.copy())])
         self.line = 0
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[Item]:
         for line in self._stream:
             self.line += 1
-            self._running.update(line)
+            self._running.update(self._said(line))
             if self.line == self._mark.line:
                 self._check()
             if self.line >= self._mark.line:
@@ -154,9 +156,9 @@ class Output:
         except OSError as error:
             raise Stopped(f"{path}: {error.strerror}") from None
 
-    def write(self, line: bytes) -> None:
-        """Add a line."""
-        self._file.write(line + b"\n")
+    def write(self, data: bytes, end: bytes = b"\n") -> None:
+        """Add a line, or what has another end."""
+        self._file.write(data + end)
 
     def settle(self) -> int:
         """Have all of it on the disk; its length."""

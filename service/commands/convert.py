@@ -42,7 +42,7 @@ def to_fhir(file: BinaryIO, jobs: int, out: Path | None, checkpoint: Path | None
     Each pump's current program is carried forward, so that a dose change closes the one before it.
     A bad line goes to standard error, the others go on, and the exit status is 1.
     """
-    with _job("convert to-fhir", out, checkpoint, report) as job:
+    with job_of("convert to-fhir", out, checkpoint, report) as job:
         stream, after = job.lines(file), job.mark.line
         run(
             job,
@@ -63,7 +63,7 @@ def from_fhir(
     """FHIR Bundles or resources (a line each) to events (a line each)."""
     if not SOURCE.fullmatch(source):
         raise click.UsageError("--source must match [a-z0-9-]{1,40}")
-    with _job(f"convert from-fhir --source {source}", out, checkpoint, report) as job:
+    with job_of(f"convert from-fhir --source {source}", out, checkpoint, report) as job:
         stream, after = job.lines(file), job.mark.line
         run(
             job,
@@ -73,23 +73,27 @@ def from_fhir(
         )
 
 
-def _job(name: str, out: Path | None, checkpoint: Path | None, report: str | None) -> Job:
+def job_of(name: str, out: Path | None, checkpoint: Path | None, report: str | None) -> Job:
+    """The job of a conversion, which writes to `out` or to standard output."""
     if checkpoint is not None and out is None:
         raise click.UsageError("--checkpoint needs --out: what a pipe was given cannot be cut back")
     return Job(name, report, checkpoint, out=out, data_on_stdout=out is None)
 
 
-def run(job: Job, results: Iterator[conversion.Converted]) -> None:
-    """Write each line's result, say what is wrong with it, and keep the checkpoint in step."""
+def run(job: Job, results: Iterator[conversion.Converted], what: str = "line", end: bytes = b"\n") -> None:
+    """Write each line's result, say what is wrong with it, and keep the checkpoint in step.
+
+    `what` is counted where it is not lines; `end` follows what is written.
+    """
     to_stdout = sys.stdout.buffer
     target = job.output(job.out) if job.out is not None else None
     for result in results:
         for line in result.out:
             if target is not None:
-                target.write(line)
+                target.write(line, end)
             else:
-                to_stdout.write(line + b"\n")
-        said(result.line, [*result.errors, *result.notes])
+                to_stdout.write(line + end)
+        said(result.line, [*result.errors, *result.notes], what)
         job.count("refused" if result.errors else "converted")
         job.count("written", len(result.out))
         if result.errors:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -20,7 +20,7 @@ from service.opening import now, opened
 from service.progress import counted
 
 from . import checkpoint as marks
-from .checkpoint import Mark, Output, Trail
+from .checkpoint import Item, Mark, Output, Trail
 from .exits import DONE, EXITS, INTERRUPTED, REFUSALS, Stopped, Unreachable, status_of
 
 Json = Any
@@ -64,7 +64,7 @@ class Job:
         self.message: str | None = None
         self._items: list[Json] = []
         self._unlisted = 0
-        self._trail: Trail | None = None
+        self._trail: Trail[Any] | None = None
         self._outputs: dict[str, Output] = {}
         self._stack = ExitStack()
         self._started = now()
@@ -82,11 +82,15 @@ class Job:
 
     def lines(self, file: BinaryIO) -> Iterable[bytes]:
         """The lines of the input, with a progress bar on a terminal."""
-        stream = counted(file)
+        return self.items(counted(file), bytes)
+
+    def items(self, stream: Iterable[Item], said: Callable[[Item], bytes]) -> Iterable[Item]:
+        """What stands for the lines of an input that has none; `said` is what the checkpoint knows it by."""
         if self.checkpoint is None:
             return stream
-        self._trail = Trail(stream, self.mark)
-        return self._trail
+        trail = Trail(stream, self.mark, said)
+        self._trail = trail
+        return trail
 
     def output(self, path: Path) -> Output:
         """A file to write, which the checkpoint keeps in step."""

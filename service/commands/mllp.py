@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import ssl
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
@@ -12,6 +11,9 @@ from service.opening import TENANT, now, opened, settings
 
 from .exits import Stopped, Unreachable
 from .job import REPORT, Job, said
+
+if TYPE_CHECKING:
+    from service.mllp.client import Tls
 
 
 @click.group()
@@ -59,10 +61,17 @@ def mllp_serve(listen: str | None, senders: str | None) -> None:
 @click.argument("file", type=click.File("rb", lazy=False), default="-")
 @click.option("--tls", is_flag=True, help="encrypted (implied by --ca and --cert)")
 @click.option("--ca", type=click.Path(exists=True, dir_okay=False), help="authorities (PEM) of the receiver")
-@click.option("--cert", type=click.Path(exists=True, dir_okay=False), help="our certificate and key (PEM)")
+@click.option("--cert", type=click.Path(exists=True, dir_okay=False), help="our certificate (PEM)")
+@click.option("--key", type=click.Path(exists=True, dir_okay=False), help="its key, where it is not in CERT")
 @REPORT
 def mllp_send(
-    to: str, file: BinaryIO, tls: bool, ca: str | None, cert: str | None, report: str | None
+    to: str,
+    file: BinaryIO,
+    tls: bool,
+    ca: str | None,
+    cert: str | None,
+    key: str | None,
+    report: str | None,
 ) -> None:
     """Send the HL7 v2 messages of FILE one after the other, each after the answer to the one before.
 
@@ -78,7 +87,7 @@ def mllp_send(
     host, colon, port = to.rpartition(":")
     if not colon or not port.isdigit():
         raise click.UsageError(f"{to!r} is not HOST:PORT")
-    secure = _client_tls(ca, cert) if tls or ca or cert else None
+    secure = _client_tls(ca, cert, key) if tls or ca or cert else None
     client = MllpClient(host.strip("[]"), int(port), tls=secure)
     with Job("mllp send", report) as job:
         pieces = iter(lambda: file.read(1 << 20), b"")
@@ -91,24 +100,25 @@ def mllp_send(
             except MappingError as error:
                 job.count("refused")
                 job.item("refused", error.issues, message=number)
-                said(number, error.issues)
+                said(number, error.issues, "message")
                 continue
             except EhrError as error:
                 raise Unreachable(f"message {number}: {error}") from None
             outcome = "acknowledged" if found.is_good else "refused"
             job.count(outcome)
-            issues = [Issue(where, code, found.code) for where, code in found.errors]
+            issues = [Issue(one.where, one.code, found.code) for one in found.errors]
             job.item(outcome, issues, message=number, control_id=message.field("MSH", 10), code=found.code)
             if report is None:
-                words = "; ".join(" ".join(pair) for pair in found.errors)
+                words = "; ".join(str(one) for one in found.errors)
                 click.echo("\t".join([message.field("MSH", 10), found.code, words]).rstrip())
 
 
-def _client_tls(ca: str | None, cert: str | None) -> ssl.SSLContext:
+def _client_tls(ca: str | None, cert: str | None, key: str | None) -> Tls:
+    from service.mllp.client import Tls
+
+    made = Tls(ca or "", cert or "", key or "")
     try:
-        made = ssl.create_default_context(cafile=ca)
-        if cert:
-            made.load_cert_chain(cert)
-        return made
-    except (OSError, ssl.SSLError) as error:
-        raise click.UsageError(f"--ca or --cert cannot be used: {error}") from None
+        made.context()
+    except OSError as error:
+        raise click.UsageError(f"--ca, --cert or --key cannot be used: {error}") from None
+    return made

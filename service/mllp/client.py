@@ -16,27 +16,59 @@ from dataclasses import dataclass
 from mappings.hl7v2 import Message, dump, parse
 from mappings.rows import MappingError
 from service.sync.ehr import Ambiguous, Unreachable
+from service.sync.retry import ACCEPTED
 
 from .framing import Frames, framed
 
 MOST_ANSWER = 1_000_000
 TIMEOUT_S = 30.0
+CONNECT_S = 5.0
 CODES = frozenset({"AA", "AE", "AR", "CA", "CE", "CR"})
 
 
 @dataclass(frozen=True, slots=True)
+class Reported:
+    """An ERR of an answer: where (ERR-2), its code (HL7 table 0357) and severity (0516)."""
+
+    where: str
+    code: str
+    severity: str
+
+    def __str__(self) -> str:
+        return " ".join(word for word in (self.severity, self.code, self.where) if word)
+
+
+@dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """The answer to a message: its code (MSA-1), and of each ERR where, and which code (HL7 table 0357).
+    """The answer to a message: its code (MSA-1), and what it reports.
 
     The words of the other side (ERR-7, ERR-8) may hold a patient's data and are left out.
     """
 
     code: str
-    errors: tuple[tuple[str, str], ...]
+    errors: tuple[Reported, ...]
 
     @property
     def is_good(self) -> bool:
-        return self.code in ("AA", "CA")
+        return self.code in ACCEPTED
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Files (PEM) for an encrypted connection, read anew for each: `authorities` ("": the system's) of the
+    receiver's certificate, and our own certificate with its key, where it asks for one."""
+
+    authorities: str = ""
+    certificate: str = ""
+    key: str = ""
+
+    def context(self) -> ssl.SSLContext:
+        """Raises OSError where a file cannot be used."""
+        made = ssl.create_default_context(cafile=self.authorities or None)
+        made.minimum_version = ssl.TLSVersion.TLSv1_2
+        if self.certificate:
+            made.load_cert_chain(self.certificate, self.key or None)
+        return made
 
 
 class MllpClient:
@@ -47,12 +79,14 @@ class MllpClient:
         host: str,
         port: int,
         *,
-        tls: ssl.SSLContext | None = None,
+        tls: Tls | None = None,
         timeout_s: float = TIMEOUT_S,
         monotonic: Callable[[], float] = time.monotonic,
+        wait: Callable[[], None] = lambda: None,
     ) -> None:
         self._host, self._port, self._tls = host, port, tls
         self._timeout_s, self._monotonic = timeout_s, monotonic
+        self._wait = wait  # until the next message may be sent
         self._socket: socket.socket | None = None
         self._frames = Frames(MOST_ANSWER)
         self._answers: deque[bytes] = deque()
@@ -68,7 +102,8 @@ class MllpClient:
 
         Where it asks for an application acknowledgement always (MSH-16 AL), a CA is not yet the answer.
         """
-        connection = self._connected()
+        self._wait()
+        connection = self.connect()
         ends_at = self._monotonic() + self._timeout_s
         control_id = message.field("MSH", 10)
         try:
@@ -84,20 +119,28 @@ class MllpClient:
                 raise
             raise Ambiguous(f"no answer over MLLP: {type(error).__name__}") from None
 
-    def _connected(self) -> socket.socket:
+    def connect(self) -> socket.socket:
+        """The connection, opened where there is none that lives; raises `Unreachable`."""
         if self._socket is not None and _is_dead(self._socket):
             self.close()
         if self._socket is None:
             try:
-                plain = socket.create_connection((self._host, self._port), self._timeout_s)
-                plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                tls = self._tls
-                self._socket = tls.wrap_socket(plain, server_hostname=self._host) if tls else plain
+                self._socket = self._opened()
             except OSError as error:
-                raise Unreachable(f"no MLLP connection: {type(error).__name__}") from None
+                raise Unreachable(f"no MLLP connection: {_why(error)}") from None
             self._frames = Frames(MOST_ANSWER)
             self._answers.clear()
         return self._socket
+
+    def _opened(self) -> socket.socket:
+        tls = self._tls.context() if self._tls is not None else None
+        plain = socket.create_connection((self._host, self._port), min(CONNECT_S, self._timeout_s))
+        try:
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return tls.wrap_socket(plain, server_hostname=self._host) if tls is not None else plain
+        except BaseException:
+            plain.close()
+            raise
 
     def _answer(self, connection: socket.socket, ends_at: float) -> bytes:
         while not self._answers:
@@ -112,7 +155,15 @@ class MllpClient:
                 if not frame.whole:
                     raise Ambiguous("the answer is too long")
                 self._answers.append(frame.content)
+            if self._frames.ignored > MOST_ANSWER:
+                raise Ambiguous("what was answered is no MLLP")
         return self._answers.popleft()
+
+
+def _why(error: OSError) -> str:
+    """`ConnectionRefusedError`, or of TLS what is wrong with which certificate."""
+    said = getattr(error, "verify_message", "") or getattr(error, "reason", "") or ""
+    return f"{type(error).__name__}{f': {said}' if said else ''}"
 
 
 def _is_dead(connection: socket.socket) -> bool:
@@ -139,11 +190,9 @@ def acknowledged(data: bytes, control_id: str) -> Acknowledged:
     if code not in CODES:
         raise Ambiguous("the answer has no acknowledgement code (MSA-1)")
     errs = [segment for segment in answer.segments if segment[0] == "ERR"]
-    separator = answer.separators.component
-    return Acknowledged(code, tuple(_place_and_code(err, separator) for err in errs))
+    return Acknowledged(code, tuple(_reported(err, answer.separators.component) for err in errs))
 
 
-def _place_and_code(err: list[str], separator: str) -> tuple[str, str]:
-    where = err[2] if len(err) > 2 else ""
-    code = err[3].split(separator)[0] if len(err) > 3 else ""
-    return where[:60], code[:20]
+def _reported(err: list[str], separator: str) -> Reported:
+    where, code, severity = (err[2:5] + ["", "", ""])[:3]
+    return Reported(where[:60], code.split(separator)[0][:20], severity[:1])

@@ -175,9 +175,11 @@ def _admit_each(
     told: list[Told] = []
     issues: list[Issue] = []
     actor = f"mllp/{sender.name}"
+    own = endpoints.of_sender(targets, sender.name)
+    origin = own.name if own is not None else None
     for event in it.events:
         try:
-            done = admit(c, tenant_id, event, received_at=now, actor=actor, endpoints=targets)
+            done = admit(c, tenant_id, event, received_at=now, actor=actor, endpoints=targets, origin=origin)
         except MappingError as error:
             issues.extend(error.issues)
             continue

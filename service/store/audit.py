@@ -22,21 +22,26 @@ def write(
 ) -> None:
     """Add one row; `at` is a stamp."""
     values = {"at": at, "actor": actor, "action": action, "subject": subject, "detail": detail}
-    chains.append(c, "audit", tenant_id, values)
+    write_many(c, tenant_id, [values])
 
 
 def write_many(c: Connection, tenant_id: int, rows: Sequence[dict[str, str]]) -> None:
     """Add rows of `at`, `actor`, `action`, `subject` and `detail`."""
-    chains.append_many(c, "audit", tenant_id, rows)
+    chains.append(c, "audit", tenant_id, rows)
 
 
 def converted(
     c: Connection, tenant_id: int, event: Event, notes: Iterable[Issue], *, at: str, actor: str
 ) -> None:
     """What was noted when an event was read from FHIR (conversions, broken R4 rules): place, rule, words."""
+    write_many(c, tenant_id, [conversion(event, notes, at=at, actor=actor)])
+
+
+def conversion(event: Event, notes: Iterable[Issue], *, at: str, actor: str) -> dict[str, str]:
+    """The row of `converted`."""
     detail = "; ".join(f"{note.path}: {note.rule}: {note.message}" for note in notes)
     subject = f"event/{event['source']}/{event['id']}"
-    write(c, tenant_id, at=at, actor=actor, action="converted", subject=subject, detail=detail)
+    return {"at": at, "actor": actor, "action": "converted", "subject": subject, "detail": detail}
 
 
 def of(c: Connection, tenant_id: int, subject: str) -> list[Row[Any]]:

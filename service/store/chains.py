@@ -26,17 +26,12 @@ _ENDS = (
 _INSERT = {name: insert(table) for name, table in TABLES.items()}
 
 
-def append(c: Connection, name: str, tenant_id: int, values: Mapping[str, Any]) -> int:
-    """Add a sealed row to `events` or `audit`; its number.
+def append(c: Connection, name: str, tenant_id: int, values: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Add sealed rows to `events` or `audit`, in order; their numbers.
 
     The heads are locked until the transaction ends (SQLite: the whole database is), so that of two writers
     the second one follows the first; those of all tenants, as they share the numbers.
     """
-    return append_many(c, name, tenant_id, [values])[-1]
-
-
-def append_many(c: Connection, name: str, tenant_id: int, values: Sequence[Mapping[str, Any]]) -> list[int]:
-    """`append` each, in order; their numbers."""
     if not values:
         return []
     columns = COLUMNS[name]

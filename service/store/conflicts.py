@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Unpack
 
 from sqlalchemy import Connection, Row, Select, func, insert, select, update
 
 from mappings.exact_json import dumps, loads
 
 from . import deliveries
+from .listing import Wanted, listed
 from .tables import conflicts
 from .times import stamp
 
@@ -112,6 +113,12 @@ def open_of(c: Connection, endpoint_id: int, tenant_id: int, source: str, event_
     return _first(c, query)
 
 
+def are_open(c: Connection, endpoint_id: int) -> bool:
+    """Whether there is any open conflict with one EHR."""
+    query = select(conflicts.c.id).where(conflicts.c.endpoint_id == endpoint_id, conflicts.c.status == "open")
+    return c.execute(query.limit(1)).first() is not None
+
+
 def open_in_lanes(c: Connection, endpoint_id: int, lanes: Collection[str]) -> list[Conflict]:
     """The open conflicts with one EHR about these pumps (or patients, where there is no pump)."""
     query = select(conflicts).where(
@@ -128,22 +135,9 @@ def open_in_lane(c: Connection, tenant_id: int, lane: str) -> list[Conflict]:
     return [_conflict(row) for row in c.execute(query.order_by(conflicts.c.id))]
 
 
-def search(
-    c: Connection,
-    tenant_id: int,
-    *,
-    limit: int,
-    after_id: int = 0,
-    status: str | None = None,
-    endpoint_id: int | None = None,
-) -> list[Conflict]:
+def search(c: Connection, tenant_id: int, **wanted: Unpack[Wanted]) -> list[Conflict]:
     """Conflicts in order of their numbers, from `after_id`."""
-    query = select(conflicts).where(conflicts.c.tenant_id == tenant_id, conflicts.c.id > after_id)
-    if status is not None:
-        query = query.where(conflicts.c.status == status)
-    if endpoint_id is not None:
-        query = query.where(conflicts.c.endpoint_id == endpoint_id)
-    return [_conflict(row) for row in c.execute(query.order_by(conflicts.c.id).limit(limit))]
+    return [_conflict(row) for row in c.execute(listed(conflicts, tenant_id, **wanted))]
 
 
 def counts(c: Connection) -> int:

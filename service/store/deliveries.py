@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Unpack
 
 from sqlalchemy import Connection, Row, Select, bindparam, exists, func, insert, select, update
 
@@ -20,6 +20,7 @@ from mappings.event import Event, lane_key
 from . import lanes
 from .endpoints import Endpoint
 from .lanes import WAITING, Lease, in_line
+from .listing import Wanted, listed
 from .tables import deliveries, events
 from .times import stamp
 
@@ -92,31 +93,36 @@ CHANGES: dict[str, Change] = {
 
 
 def add(
-    c: Connection, tenant_id: int, event: Event, event_seq: int, endpoint_ids: Sequence[int], *, at: str
-) -> tuple[int, ...]:
-    """One pending delivery of the event for each endpoint, due at once (`at`, a stamp)."""
-    lane = lane_key(event)
-    made = tuple(_insert(c, tenant_id, lane, event_seq, id, at) for id in endpoint_ids)
+    c: Connection, tenant_id: int, sent: Sequence[tuple[int, Event]], endpoint_ids: Sequence[int], *, at: str
+) -> None:
+    """One pending delivery of each event (ledger number, content) for each endpoint, due at once (`at`)."""
+    lane_of = {seq: lane_key(event) for seq, event in sent}
+    _insert(c, tenant_id, [(id, seq, lane) for seq, lane in lane_of.items() for id in endpoint_ids], at)
     for endpoint_id in endpoint_ids:
-        lanes.touch(c, tenant_id, endpoint_id, [lane])
-    return made
+        lanes.touch(c, tenant_id, endpoint_id, set(lane_of.values()))
 
 
-def _insert(c: Connection, tenant_id: int, lane: str, event_seq: int, endpoint_id: int, at: str) -> int:
-    made = insert(deliveries).values(
-        tenant_id=tenant_id,
-        endpoint_id=endpoint_id,
-        event_seq=event_seq,
-        lane=lane,
-        status="pending",
-        attempts=0,
-        next_try_at=at,
-        created_at=at,
-        updated_at=at,
-    )
-    key = c.execute(made).inserted_primary_key
-    assert key is not None
-    return int(key[0])
+def _insert(c: Connection, tenant_id: int, made: Sequence[tuple[int, int, str]], at: str) -> None:
+    """Of (endpoint, ledger number, lane)."""
+    rows = [
+        {
+            "tenant_id": tenant_id,
+            "endpoint_id": endpoint_id,
+            "event_seq": event_seq,
+            "lane": lane,
+            "status": "pending",
+            "attempts": 0,
+            "next_try_at": at,
+            "created_at": at,
+            "updated_at": at,
+        }
+        for endpoint_id, event_seq, lane in made
+    ]
+    if rows:
+        c.execute(_INSERT, rows)
+
+
+_INSERT = insert(deliveries)
 
 
 def catch_up(c: Connection, endpoint: Endpoint, *, now: datetime, from_the_start: bool = False) -> int:
@@ -135,13 +141,10 @@ def catch_up(c: Connection, endpoint: Endpoint, *, now: datetime, from_the_start
         )
         .order_by(events.c.seq)
     ).all()
-    names = set()
-    for row in missed:
-        lane = lane_key(exact_json.loads(row.content))
-        names.add(lane)
-        _insert(c, endpoint.tenant_id, lane, row.seq, endpoint.id, stamp(now))
-    lanes.touch(c, endpoint.tenant_id, endpoint.id, names)
-    return len(missed)
+    made = [(endpoint.id, row.seq, lane_key(exact_json.loads(row.content))) for row in missed]
+    _insert(c, endpoint.tenant_id, made, stamp(now))
+    lanes.touch(c, endpoint.tenant_id, endpoint.id, {lane for _, _, lane in made})
+    return len(made)
 
 
 def waiting(c: Connection, leases: Sequence[Lease], *, now: datetime, most: int) -> list[Delivery]:
@@ -183,22 +186,9 @@ def find(c: Connection, tenant_id: int, id: int) -> Delivery | None:
     return _first(c, select(deliveries).where(deliveries.c.tenant_id == tenant_id, deliveries.c.id == id))
 
 
-def search(
-    c: Connection,
-    tenant_id: int,
-    *,
-    limit: int,
-    after_id: int = 0,
-    status: str | None = None,
-    endpoint_id: int | None = None,
-) -> list[Delivery]:
+def search(c: Connection, tenant_id: int, **wanted: Unpack[Wanted]) -> list[Delivery]:
     """Deliveries in order of their numbers, from `after_id`."""
-    query = select(deliveries).where(deliveries.c.tenant_id == tenant_id, deliveries.c.id > after_id)
-    if status is not None:
-        query = query.where(deliveries.c.status == status)
-    if endpoint_id is not None:
-        query = query.where(deliveries.c.endpoint_id == endpoint_id)
-    return [_delivery(row) for row in c.execute(query.order_by(deliveries.c.id).limit(limit))]
+    return [_delivery(row) for row in c.execute(listed(deliveries, tenant_id, **wanted))]
 
 
 def are_going(c: Connection, endpoint_id: int, lane: str) -> bool:
@@ -334,7 +324,7 @@ def again(c: Connection, tenant_id: int, event: Event, event_seq: int, endpoint_
         update(deliveries).where(*where).values(values | {"next_try_at": at, "updated_at": at})
     )
     if changed.rowcount == 0:
-        add(c, tenant_id, event, event_seq, [endpoint_id], at=at)
+        add(c, tenant_id, [(event_seq, event)], [endpoint_id], at=at)
     else:
         lanes.refresh(c, endpoint_id, [lane_key(event)])
 

@@ -1,8 +1,12 @@
-"""The EHRs of a tenant: where they are, how to treat them, how far they were read."""
+"""The EHRs of a tenant: where they are, how to treat them, how far they were read.
+
+Most are FHIR servers; one with an `mllp://` URL is a receiver of HL7 v2 messages.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -22,6 +26,8 @@ DEFAULT_OPTIONS: dict[str, Any] = {
     "requests_per_second": 0,
     "headers": {},
 }
+HL7V2_SCHEMES = ("mllp://", "mllps://")
+"""URLs of receivers of HL7 v2; the others are base URLs of FHIR servers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,11 @@ class Endpoint:
     cursor: str | None
     since_seq: int
     options: dict[str, Any] = field(default_factory=dict, repr=False)  # headers may hold a secret
+
+    @property
+    def is_hl7v2(self) -> bool:
+        """Whether it is told by HL7 v2 messages: nothing can be asked of it or read from it."""
+        return self.url.startswith(HL7V2_SCHEMES)
 
 
 def add(
@@ -79,6 +90,11 @@ def every(c: Connection, tenant_id: int | None = None) -> list[Endpoint]:
     if tenant_id is not None:
         query = query.where(endpoints.c.tenant_id == tenant_id)
     return [_endpoint(row) for row in c.execute(query)]
+
+
+def of_sender(known: Iterable[Endpoint], sender: str) -> Endpoint | None:
+    """The endpoint at which this sender of HL7 v2 is told of records: its own are not sent back there."""
+    return next((one for one in known if sender and one.options.get("sender") == sender), None)
 
 
 def set_enabled(c: Connection, endpoint_id: int, enabled: bool) -> None:

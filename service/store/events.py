@@ -8,13 +8,25 @@ read as an event: every question that meets one raises `Damaged`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, exists, func, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    exists,
+    func,
+    literal_column,
+    or_,
+    select,
+)
 
 from mappings import exact_json
 from mappings.event import Event, identity, occurred, pump_of, version
@@ -32,7 +44,6 @@ class Accepted:
 
     outcome: str
     seq: int | None
-    delivery_ids: tuple[int, ...] = ()
     reason: str | None = None
 
 
@@ -68,58 +79,109 @@ def accept(
     Same content: replayed, nothing added. Other content: corrected with a later version, else a conflict,
     of which only the audit row is kept.
     """
-    source, event_id = identity(event)
-    hashed = content_hash(event)
-    known = versions(c, tenant_id, source, event_id)
-    subject = f"{source}/{event_id}"
+    done = accept_many(
+        c, tenant_id, [event], received_at=received_at, actor=actor, endpoints=endpoints, origin=origin
+    )
+    return done[0]
+
+
+def accept_many(
+    c: Connection,
+    tenant_id: int,
+    added: Sequence[Event],
+    *,
+    received_at: datetime,
+    actor: str,
+    endpoints: Sequence[Endpoint],
+    origin: str | None = None,
+) -> list[Accepted]:
+    """`accept` each, in order; they are of different records."""
     at = stamp(received_at)
+    known = versions_of(c, tenant_id, [identity(event) for event in added])
+    hashes = [content_hash(event) for event in added]
+    done = [
+        _outcome(event, hashed, known.get(identity(event), ()))
+        for event, hashed in zip(added, hashes, strict=True)
+    ]
+    new = [n for n, one in enumerate(done) if one.outcome in ("accepted", "corrected")]
+    seqs = _insert(c, tenant_id, [(added[n], hashes[n]) for n in new], at, origin)
+    for n, seq in zip(new, seqs, strict=True):
+        done[n] = replace(done[n], seq=seq)
+    targets = [e.id for e in endpoints if e.enabled and e.name != origin]
+    deliveries.add(c, tenant_id, [(seq, added[n]) for n, seq in zip(new, seqs, strict=True)], targets, at=at)
+    rows = [_audited(event, one, at, actor) for event, one in zip(added, done, strict=True)]
+    audit.write_many(c, tenant_id, [row for row in rows if row["action"] != "replayed"])
+    return done
+
+
+def _outcome(event: Event, hashed: str, known: Sequence[tuple[int, int, str]]) -> Accepted:
+    """What becomes of an event whose record has these versions; what is added has no number yet."""
     if (same := next((seq for seq, _, other in known if other == hashed), None)) is not None:
         return Accepted("replayed", same)
     newest = known[-1][1] if known else 0
-    if version(event) <= newest:
-        reason = (
-            f"version {newest} of this record is stored with other content; "
-            f"a correction needs a version above {newest}, this one has {version(event)}"
-        )
-        audit.write(c, tenant_id, at=at, actor=actor, action="conflict", subject=subject, detail=reason)
-        return Accepted("conflict", None, reason=reason)
-    outcome = "corrected" if known else "accepted"
-    seq = _insert(c, tenant_id, event, hashed, at, origin)
-    targets = [e.id for e in endpoints if e.enabled and e.name != origin]
-    ids = deliveries.add(c, tenant_id, event, seq, targets, at=at)
-    audit.write(
-        c, tenant_id, at=at, actor=actor, action=outcome, subject=subject, detail=f"version {version(event)}"
+    if version(event) > newest:
+        return Accepted("corrected" if known else "accepted", None)
+    reason = (
+        f"version {newest} of this record is stored with other content; "
+        f"a correction needs a version above {newest}, this one has {version(event)}"
     )
-    return Accepted(outcome, seq, ids)
+    return Accepted("conflict", None, reason)
+
+
+def _audited(event: Event, done: Accepted, at: str, actor: str) -> dict[str, str]:
+    return {
+        "at": at,
+        "actor": actor,
+        "action": done.outcome,
+        "subject": "/".join(identity(event)),
+        "detail": done.reason or f"version {version(event)}",
+    }
 
 
 def _insert(
-    c: Connection, tenant_id: int, event: Event, hashed: str, received_at: str, origin: str | None
-) -> int:
-    source, event_id = identity(event)
-    values = {
-        "source": source,
-        "event_id": event_id,
-        "version": version(event),
-        "type": event["type"],
-        "status": event.get("status", "final"),
-        "patient_system": event["patient"]["system"],
-        "patient_value": event["patient"]["value"],
-        "pump": pump_of(event),
-        "occurred_at": event["occurred_at"],
-        "occurred_utc": stamp(occurred(event)),
-        "content": exact_json.dumps(event).decode(),
-        "content_hash": hashed,
-        "received_at": received_at,
-        "origin": origin,
-    }
-    return chains.append(c, "events", tenant_id, values)
+    c: Connection, tenant_id: int, added: Sequence[tuple[Event, str]], received_at: str, origin: str | None
+) -> list[int]:
+    """Rows of events with their content hashes; their numbers."""
+    rows = [
+        {
+            "source": event["source"],
+            "event_id": event["id"],
+            "version": version(event),
+            "type": event["type"],
+            "status": event.get("status", "final"),
+            "patient_system": event["patient"]["system"],
+            "patient_value": event["patient"]["value"],
+            "pump": pump_of(event),
+            "occurred_at": event["occurred_at"],
+            "occurred_utc": stamp(occurred(event)),
+            "content": exact_json.dumps(event).decode(),
+            "content_hash": hashed,
+            "received_at": received_at,
+            "origin": origin,
+        }
+        for event, hashed in added
+    ]
+    return chains.append(c, "events", tenant_id, rows)
 
 
 def versions(c: Connection, tenant_id: int, source: str, event_id: str) -> list[tuple[int, int, str]]:
     """(seq, version, content hash) of each stored version, ascending."""
-    rows = c.execute(_VERSIONS, {"tenant_id": tenant_id, "source": source, "event_id": event_id})
-    return [(row.seq, row.version, row.content_hash) for row in rows]
+    return versions_of(c, tenant_id, [(source, event_id)]).get((source, event_id), [])
+
+
+def versions_of(
+    c: Connection, tenant_id: int, names: Iterable[tuple[str, str]]
+) -> dict[tuple[str, str], list[tuple[int, int, str]]]:
+    """`versions` of each of these records (source, id) that is known."""
+    ids: dict[str, set[str]] = {}
+    for source, event_id in names:
+        ids.setdefault(source, set()).add(event_id)
+    found: dict[tuple[str, str], list[tuple[int, int, str]]] = {}
+    for source, wanted in ids.items():
+        asked = {"tenant_id": tenant_id, "source": source, "event_ids": sorted(wanted)}
+        for row in c.execute(_VERSIONS, asked):
+            found.setdefault((source, row.event_id), []).append((row.seq, row.version, row.content_hash))
+    return found
 
 
 def find(c: Connection, tenant_id: int, source: str, event_id: str) -> list[StoredEvent]:
@@ -237,15 +299,20 @@ def beside(
     return [_stored(row) for row in c.execute(query.order_by(events.c.occurred_utc, events.c.seq))]
 
 
-def current(
-    c: Connection, tenant_id: int, *, pump: str, type: str | None = None, limit: int = 100
-) -> list[StoredEvent]:
+def current(c: Connection, tenant_id: int, *, pump: str, limit: int) -> list[StoredEvent]:
     """Current versions about a pump that are not retracted, as they happened."""
-    query, about = (_OF_PUMP, {}) if type is None else (_OF_PUMP_AND_TYPE, {"type": type})
-    return [
-        _stored(row)
-        for row in c.execute(query, {"tenant_id": tenant_id, "pump": pump, "most": limit, **about})
-    ]
+    asked = {"tenant_id": tenant_id, "pump": pump, "most": limit}
+    return [_stored(row) for row in c.execute(_OF_PUMP, asked)]
+
+
+def devices_of(
+    c: Connection, tenant_id: int, pumps: Collection[str]
+) -> dict[str, list[StoredEvent | Damaged]]:
+    """Current device records of these pumps that are not retracted, as they happened."""
+    found: dict[str, list[StoredEvent | Damaged]] = {}
+    for row in c.execute(_DEVICES, {"tenant_id": tenant_id, "pumps": sorted(pumps)}):
+        found.setdefault(row.pump, []).append(_if_whole(row))
+    return found
 
 
 def knows_patient(c: Connection, tenant_id: int, system: str, value: str) -> bool:
@@ -301,9 +368,13 @@ def _current(tenant_id: Any, up_to: int | None = None) -> Select[Any]:
 
 # What is asked for every event that is taken is built once: building it takes longer than SQLite's answer.
 _VERSIONS = (
-    select(events.c.seq, events.c.version, events.c.content_hash)
-    .where(_record(bindparam("tenant_id"), bindparam("source"), bindparam("event_id")))
-    .order_by(events.c.version)
+    select(events.c.event_id, events.c.seq, events.c.version, events.c.content_hash)
+    .where(
+        events.c.tenant_id == bindparam("tenant_id"),
+        events.c.source == bindparam("source"),
+        events.c.event_id.in_(bindparam("event_ids", expanding=True)),
+    )
+    .order_by(events.c.event_id, events.c.version)
 )
 _OF_PUMP = (
     _current(bindparam("tenant_id"))
@@ -311,7 +382,15 @@ _OF_PUMP = (
     .order_by(events.c.occurred_utc)
     .limit(bindparam("most"))
 )
-_OF_PUMP_AND_TYPE = _OF_PUMP.where(events.c.type == bindparam("type"))
+_DEVICES = (
+    _current(bindparam("tenant_id"))
+    .where(
+        events.c.pump.in_(bindparam("pumps", expanding=True)),
+        events.c.type == literal_column("'device'"),  # a word of the index: it holds the devices only
+        events.c.status == "final",
+    )
+    .order_by(events.c.occurred_utc)
+)
 
 
 def _stored(row: Row[Any]) -> StoredEvent:

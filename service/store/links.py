@@ -20,8 +20,9 @@ class Link:
     """Our identity (system, value) ⇄ the EHR's `type/remote_id`, its version and content when last seen.
 
     What it then told, as an event, is `told` (JSON), or the ledger's row `event_seq` where that is None: the
-    base of a merge. `deleted_at`: when it was found deleted there; it is then never written again.
-    `seen_at`: when it was last seen there (a stamp), as the ledger has it.
+    base of a merge. `ours` (JSON): the part of the resource there that is our word, where it holds more; that
+    must stay when ours is written anew. `deleted_at`: when it was found deleted there; it is then never
+    written again. `seen_at`: when it was last seen there (a stamp), as the ledger has it.
     """
 
     tenant_id: int
@@ -34,6 +35,7 @@ class Link:
     content_hash: str | None
     event_seq: int | None = None
     told: str | None = None
+    ours: str | None = None
     deleted_at: str | None = None
     seen_at: str | None = field(default=None, compare=False)
 

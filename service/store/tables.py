@@ -19,6 +19,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 metadata = MetaData()
@@ -32,6 +33,10 @@ def _tenant() -> Column[int]:
 
 def _endpoint() -> Column[int]:
     return Column("endpoint_id", Integer, ForeignKey("endpoints.id"), nullable=False)
+
+
+_IS_DEVICE = text("type = 'device'")
+"""A pump has one device record or a few among thousands of events, and each event is checked against it."""
 
 
 def _chained() -> tuple[Column[str], Column[str]]:
@@ -97,6 +102,7 @@ events = Table(
     UniqueConstraint("tenant_id", "source", "event_id", "version", name="uq_events_identity"),
     Index("ix_events_pump", "tenant_id", "pump", "occurred_utc"),
     Index("ix_events_patient", "tenant_id", "patient_system", "patient_value"),
+    Index("ix_events_device", "tenant_id", "pump", sqlite_where=_IS_DEVICE, postgresql_where=_IS_DEVICE),
 )
 
 deliveries = Table(
@@ -167,6 +173,7 @@ links = Table(
     Column("updated_at", Text, nullable=False),
     Column("event_seq", BigInteger),
     Column("told", Text),
+    Column("ours", Text),
     Column("deleted_at", Text),
     UniqueConstraint("endpoint_id", "system", "value", name="uq_links_identity"),
     Index("ix_links_remote", "endpoint_id", "resource_type", "remote_id"),
@@ -259,7 +266,19 @@ subscriptions = Table(
     Column("last_event", BigInteger),
     Column("heard_at", Text),
     Column("created_at", Text, nullable=False),
+    Column("status", Text),
+    Column("asked_at", Text),
     UniqueConstraint("endpoint_id", "remote_id", name="uq_subscriptions"),
+)
+
+loads = Table(
+    "loads",
+    metadata,
+    Column("endpoint_id", Integer, ForeignKey("endpoints.id"), primary_key=True, autoincrement=False),
+    _tenant(),
+    Column("status_url", Text, nullable=False),
+    Column("done", Text, nullable=False),
+    Column("started_at", Text, nullable=False),
 )
 
 capabilities = Table(

@@ -6,6 +6,7 @@ answer was lost, the version that the resource itself names.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -13,16 +14,17 @@ from typing import Any
 from sqlalchemy import Connection
 
 from mappings import Issue, MappingError, identity
-from mappings.bundle import encode
+from mappings.bundle import encode, is_telling
 from mappings.codes import sid
 from mappings.event import Event, is_retracted, lane_key, load_event, telling_of, version
 from mappings.exact_json import dumps, loads
 from mappings.identity import content_hash, resource_identity
-from service.intake import admit
+from service.chain import Damaged
+from service.intake import admit, admit_many
 from service.store import audit, conflicts, deliveries, endpoints, events, links
 from service.store.conflicts import Conflict
 from service.store.endpoints import Endpoint
-from service.store.events import StoredEvent
+from service.store.events import Accepted, StoredEvent
 from service.store.links import Link
 from service.store.times import stamp
 
@@ -41,9 +43,10 @@ def accept(c: Connection, endpoint: Endpoint, told: Told, link: Link | None, now
     """
     theirs, known = _identified(c, endpoint, told.event, link)
     if not known:
-        done = _admit(c, endpoint, theirs, now)
-        _save_link(c, endpoint, told.resource, theirs, done.seq, now)  # its first version is what they told
-        return done.outcome, done.seq
+        done = _accept_new(c, endpoint, [(told, theirs)], now)[0]
+        if isinstance(done, Exception):
+            raise done
+        return done
     ours = known[-1]
     if ours.event["patient"] in told.people:
         theirs = load_event({**theirs, "patient": ours.event["patient"]})  # by another name
@@ -53,6 +56,54 @@ def accept(c: Connection, endpoint: Endpoint, told: Told, link: Link | None, now
         return _ask(c, endpoint, told, theirs, ours, base, merged, now)
     settle(c, endpoint, (theirs["source"], theirs["id"]), now)
     return conclude(c, endpoint, told.resource, theirs, ours, merged, now)
+
+
+def accept_unlinked(
+    c: Connection, endpoint: Endpoint, told: Sequence[Told], now: datetime
+) -> list[Outcome | MappingError | Damaged]:
+    """`accept` each, in order, of resources that no link leads to: new records that follow are one batch."""
+    named = [(one.event["source"], one.event["id"]) for one in told]
+    here = {name: _name_here(endpoint, name) for name in named}
+    known = set(events.versions_of(c, endpoint.tenant_id, {*named, *here.values()}))
+    done: list[Outcome | MappingError | Damaged] = []
+    batch: list[tuple[Told, Event]] = []
+    for one, name in zip(told, named, strict=True):
+        if name not in known and here[name] not in known:
+            known |= {name, here[name]}
+            batch.append((one, _called(one.event, here[name])))
+            continue
+        done += _accept_new(c, endpoint, batch, now)
+        batch = []
+        try:
+            done.append(accept(c, endpoint, one, None, now))
+        except (MappingError, Damaged) as error:
+            done.append(error)
+    return done + _accept_new(c, endpoint, batch, now)
+
+
+def _accept_new(
+    c: Connection, endpoint: Endpoint, new: Sequence[tuple[Told, Event]], now: datetime
+) -> list[Outcome | MappingError | Damaged]:
+    """Records that were never heard of, under the identity they get here."""
+    if not new:
+        return []
+    admitted = admit_many(
+        c,
+        endpoint.tenant_id,
+        [event for _, event in new],
+        received_at=now,
+        actor=endpoint.name,
+        endpoints=endpoints.every(c, endpoint.tenant_id),
+        origin=endpoint.name,
+    )
+    made = [
+        # Its first version is what they told.
+        _link(endpoint, told.resource, told.content_hash, event, one.seq, ours=_ours(event, told.resource))
+        for (told, event), one in zip(new, admitted, strict=True)
+        if isinstance(one, Accepted)
+    ]
+    links.save_many(c, made, now=now)
+    return [(one.outcome, one.seq) if isinstance(one, Accepted) else one for one in admitted]
 
 
 def conclude(
@@ -66,6 +117,7 @@ def conclude(
     actor: str | None = None,
 ) -> Outcome:
     """Make it so: a new version where the merge differs from ours, a delivery where it does from theirs."""
+    said = _ours(theirs, resource)
     theirs = load_event({**theirs, "version": version(ours.event) + 1})
     event = load_event({**merged.event, "version": version(ours.event) + 1})
     differs = content(event) != content(ours.event)
@@ -77,7 +129,11 @@ def conclude(
     else:
         done = _admit(c, endpoint, event, now, actor)
         outcome, seq = ("corrected" if agrees else "merged"), done.seq
-    _save_link(c, endpoint, resource, event, seq, now, None if agrees else theirs)
+    links.save(
+        c,
+        _link(endpoint, resource, content_hash(resource), event, seq, None if agrees else theirs, said),
+        now=now,
+    )
     if seq is not None and (not agrees or (differs and len(encode(event)) > 1)):
         # The rest of what the record is told by must follow, also in the EHR that changed it.
         deliveries.again(c, endpoint.tenant_id, event, seq, endpoint.id, at=stamp(now))
@@ -93,11 +149,11 @@ def correct(c: Connection, endpoint: Endpoint, event: Event, now: datetime, acto
 
 
 def overwrite(c: Connection, endpoint: Endpoint, resource: Json, now: datetime) -> None:
-    """The version of a linked resource that may be written over: a person has seen it."""
+    """The version of a linked resource that may be written over, whole: a person has seen it."""
     link = links.find_remote(c, endpoint.id, resource["resourceType"], resource["id"])
     if link is not None:
         seen = str(resource.get("meta", {}).get("versionId", ""))
-        links.save(c, replace(link, version_id=seen, content_hash=content_hash(resource)), now=now)
+        links.save(c, replace(link, version_id=seen, content_hash=content_hash(resource), ours=None), now=now)
 
 
 def ask_again(
@@ -150,13 +206,24 @@ def _identified(
         if known or told["source"] != endpoint.name:
             raise MappingError([Issue("identifier", "identity", "names another record than this one was")])
         # An EHR may number its own records anew: a resource stays the record it was.
-        told = load_event({**told, "source": was[0], "id": was[1]})
+        told = _called(told, was)
         known = events.find(c, endpoint.tenant_id, *was)
-    if known or told["source"] == endpoint.name:
+    if known:
         return told, known
-    own = f"{told['source']}.{told['id']}"
-    told = load_event({**told, "source": endpoint.name, "id": own})
-    return told, events.find(c, endpoint.tenant_id, endpoint.name, own)
+    told = _called(told, _name_here(endpoint, (told["source"], told["id"])))
+    return told, events.find(c, endpoint.tenant_id, told["source"], told["id"])
+
+
+def _name_here(endpoint: Endpoint, told: tuple[str, str]) -> tuple[str, str]:
+    """The identity of a record that we hear of for the first time: a source of its own is this EHR."""
+    source, id = told
+    return told if source == endpoint.name else (endpoint.name, f"{source}.{id}")
+
+
+def _called(event: Event, name: tuple[str, str]) -> Event:
+    if (event["source"], event["id"]) == name:
+        return event
+    return load_event({**event, "source": name[0], "id": name[1]})
 
 
 def _base(link: Link | None, theirs: Event, known: list[StoredEvent]) -> Event | None:
@@ -173,7 +240,7 @@ def _base(link: Link | None, theirs: Event, known: list[StoredEvent]) -> Event |
 
 def _admit(
     c: Connection, endpoint: Endpoint, event: Event, now: datetime, actor: str | None = None
-) -> events.Accepted:
+) -> Accepted:
     return admit(
         c,
         endpoint.tenant_id,
@@ -194,18 +261,18 @@ def _identity(resource: Json, told: Event) -> tuple[str, str]:
         return sid(told_by[0].kind), identity.business_value(told["source"], told["id"])
 
 
-def _save_link(
-    c: Connection,
+def _link(
     endpoint: Endpoint,
     resource: Json,
+    hashed: str,
     about: Event,
     seq: int | None,
-    now: datetime,
     told: Event | None = None,
-) -> None:
+    ours: str | None = None,
+) -> Link:
     """What the EHR holds is what was last agreed: `told`, or the event in the ledger's row `seq`."""
     key = _identity(resource, about)
-    link = Link(
+    return Link(
         tenant_id=endpoint.tenant_id,
         endpoint_id=endpoint.id,
         system=key[0],
@@ -213,11 +280,31 @@ def _save_link(
         resource_type=resource["resourceType"],
         remote_id=resource["id"],
         version_id=str(resource.get("meta", {}).get("versionId", "")),
-        content_hash=content_hash(resource),
+        content_hash=hashed,
         event_seq=seq,
         told=None if told is None else dumps(told).decode(),
+        ours=ours,
     )
-    links.save(c, link, now=now)
+
+
+def _ours(theirs: Event, resource: Json) -> str | None:
+    """The resource as we would write what it tells, where that is not all that it holds."""
+    type = resource["resourceType"]
+    made = next((one for one in encode(theirs) if one["resourceType"] == type and is_telling(one)), None)
+    if made is None:
+        return None
+    if _named(resource) != resource_identity(made):
+        made.pop("identifier")  # the EHR's own record: our identifier is to be added
+    elif content_hash(made) == content_hash(resource):
+        return None
+    return dumps(made).decode()
+
+
+def _named(resource: Json) -> tuple[str, str] | None:
+    try:
+        return resource_identity(resource)
+    except ValueError:
+        return None
 
 
 # --- asking ---------------------------------------------------------------------------------------------

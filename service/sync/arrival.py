@@ -6,9 +6,10 @@ An edit of something we hold is read again before it is believed: the page may b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 
 from sqlalchemy import Connection
@@ -18,8 +19,9 @@ from mappings.bundle import is_telling
 from mappings.event import lane_key
 from mappings.exact_json import dumps, loads
 from mappings.identity import content_hash, resource_identity
+from mappings.weave import says_all
 from service.chain import Damaged
-from service.store import audit, deliveries, events, hints, links, remote
+from service.store import audit, conflicts, deliveries, events, hints, links, remote
 from service.store.endpoints import Endpoint
 from service.store.engine import Store
 from service.store.links import Link
@@ -29,7 +31,7 @@ from service.store.times import stamp
 from . import agreement
 from .ehr import Ehr, Missing
 from .readback import LOOKS
-from .reading import Reader, Told, record_of
+from .reading import Reader, Told, names_of, record_of
 
 Json = Any
 Clock = Callable[[], datetime]
@@ -71,27 +73,10 @@ def take(
     if not arrived and also is None:
         return counts
     with store.write() as c:
-        known = _seen(c, endpoint, [one.resource for one in arrived])
-        linked = _links(c, endpoint, [one.resource for one in arrived])
-        fresh = {(one.seen.resource_type, one.seen.remote_id) for one in arrived}
-        kept: list[RemoteVersion] = []
-        for one in arrived:
-            if _key(one.seen) in known:
-                continue
-            known[_key(one.seen)] = ""
-            place = (one.seen.resource_type, one.seen.remote_id)
-            # Of one resource that is here twice, the first may have made the link.
-            link = linked.pop(place, None) if place in fresh else links.find_remote(c, endpoint.id, *place)
-            fresh.discard(place)
-            if by_poll and _may_be_ours(c, endpoint, one, link):
-                hints.add(c, endpoint, [place], now=now())
-                continue
-            taken = _take(c, endpoint, one, link, now)
-            if taken is not None:
-                kept.append(taken)
-                name = taken.outcome.partition(":")[0]
+        for some in _once_each(arrived):
+            for kept in _take_all(c, endpoint, some, now, by_poll):
+                name = kept.outcome.partition(":")[0]
                 counts[name] = counts.get(name, 0) + 1
-        remote.add(c, kept, now=now())
         if also is not None:
             also(c)
     return counts
@@ -111,15 +96,40 @@ def _read(store: Store, ehr: Ehr, reader: Reader, endpoint: Endpoint, resources:
             continue
         link = known.get((version.resource_type, version.remote_id))
         arrived.append(Arrival(version, resource, link, echo=_is_echo(link, version)))
-    arrived = [one for old in arrived if (one := _current(ehr, endpoint, old)) is not None]
+    ours = _may_be_written(store, endpoint, arrived)
+    arrived = [
+        one
+        for old in arrived
+        if (one := _current(ehr, endpoint, old) if _place(old) in ours else old) is not None
+    ]
     reader.prepare([one.resource for one in arrived if _must_be_read(one)])
     return [_told(reader, one) if _must_be_read(one) else one for one in arrived]
 
 
+def _may_be_written(store: Store, endpoint: Endpoint, arrived: Sequence[Arrival]) -> set[tuple[str, str]]:
+    """Where a write of ours may be newer than what was read: an edit of something we hold, and what no link
+    leads to yet but carries the identifier of a record of ours."""
+    found = set()
+    names: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for one in arrived:
+        if one.echo:
+            continue
+        if one.link is not None:
+            found.add(_place(one))
+        elif (identity := _identity(one.resource)) is not None:
+            names[_place(one)] = names_of(identity[1])
+    with store.read() as c:
+        known = events.versions_of(c, endpoint.tenant_id, [one for some in names.values() for one in some])
+    # A device is known by its serial number, which names no record.
+    return found | {place for place, some in names.items() if not some or any(one in known for one in some)}
+
+
+def _place(one: Arrival) -> tuple[str, str]:
+    return one.seen.resource_type, one.seen.remote_id
+
+
 def _current(ehr: Ehr, endpoint: Endpoint, one: Arrival) -> Arrival | None:
-    """The arrival itself, or for an edit of something we hold what the EHR says of it now."""
-    if one.echo or (one.link is None and not _is_ours(one.resource)):
-        return one
+    """What the EHR says of it now; None when it is gone."""
     for _ in range(LOOKS):  # one answer may come from a cache: an edit is seen as often as a read-back looks
         try:
             now = ehr.read(one.seen.resource_type, one.seen.remote_id)
@@ -132,12 +142,11 @@ def _current(ehr: Ehr, endpoint: Endpoint, one: Arrival) -> Arrival | None:
     return found
 
 
-def _is_ours(resource: Json) -> bool:
+def _identity(resource: Json) -> tuple[str, str] | None:
     try:
-        resource_identity(resource)
+        return resource_identity(resource)
     except (ValueError, KeyError, AttributeError, TypeError):
-        return False
-    return True
+        return None
 
 
 def _is_echo(link: Link | None, version: RemoteVersion) -> bool:
@@ -155,7 +164,7 @@ def _must_be_read(one: Arrival) -> bool:
 def _told(reader: Reader, one: Arrival) -> Arrival:
     try:
         if is_telling(one.resource) or one.link is None:
-            return replace(one, told=reader.told(one.resource))
+            return replace(one, told=reader.told(one.resource, one.seen.content_hash))
         return replace(one, told=reader.told_by_part(one.resource, one.link))
     except MappingError as error:
         return replace(one, error=error)
@@ -208,6 +217,92 @@ def _links(c: Connection, endpoint: Endpoint, resources: list[Json]) -> dict[tup
 # --- taking in: one transaction -------------------------------------------------------------------------
 
 
+def _once_each(arrived: Sequence[Arrival]) -> Iterator[list[Arrival]]:
+    """Parts in which no resource is twice: what became of its first version, the second one must know."""
+    left = list(arrived)
+    while left:
+        part: dict[tuple[str, str], Arrival] = {}
+        again = []
+        for one in left:
+            if part.setdefault(_place(one), one) is not one:
+                again.append(one)
+        yield list(part.values())
+        left = again
+
+
+def _take_all(
+    c: Connection, endpoint: Endpoint, arrived: Sequence[Arrival], now: Clock, by_poll: bool
+) -> list[RemoteVersion]:
+    """The versions that are new here, with what became of them; those that follow each other and are of one
+    kind at once."""
+    known = _seen(c, endpoint, [one.resource for one in arrived])
+    linked = _links(c, endpoint, [one.resource for one in arrived])
+    kept: list[RemoteVersion] = []
+    for batch, some in groupby(_due(c, endpoint, arrived, known, linked, now, by_poll), key=_batch):
+        kept += batch(c, endpoint, list(some), now)
+    remote.add(c, kept, now=now())
+    return kept
+
+
+Due = tuple[Arrival, Link | None]
+"""What is taken in, and the link there is now."""
+
+
+def _due(
+    c: Connection,
+    endpoint: Endpoint,
+    arrived: Sequence[Arrival],
+    known: Container[tuple[str, str, str, str]],
+    linked: Mapping[tuple[str, str], Link],
+    now: Clock,
+    by_poll: bool,
+) -> Iterator[Due]:
+    for one in arrived:
+        if _key(one.seen) in known:
+            continue
+        link = linked.get(_place(one))
+        if by_poll and _may_be_ours(c, endpoint, one, link):
+            hints.add(c, endpoint, [_place(one)], now=now())
+            continue
+        if link is not None and (one.link is None or link.version_id != one.link.version_id):
+            if not _is_echo(link, one.seen):
+                continue  # we wrote it meanwhile: what was read may be older than that, it comes again
+            one = replace(one, echo=True)
+        yield one, link
+
+
+def _batch(due: Due) -> Callable[[Connection, Endpoint, list[Due], Clock], list[RemoteVersion]]:
+    """By what it is taken in."""
+    one, link = due
+    if one.echo and link is not None:
+        return _take_echoes
+    if link is None and one.told is not None and one.error is None:
+        return _take_unlinked
+    return _take_each
+
+
+def _take_each(c: Connection, endpoint: Endpoint, due: list[Due], now: Clock) -> list[RemoteVersion]:
+    return [_take(c, endpoint, one, link, now) for one, link in due]
+
+
+def _take_unlinked(c: Connection, endpoint: Endpoint, due: list[Due], now: Clock) -> list[RemoteVersion]:
+    """What tells an event, and was never known here as a resource of this EHR."""
+    told = [(one, one.told) for one, _ in due if one.told is not None]
+    done = agreement.accept_unlinked(c, endpoint, [it for _, it in told], now())
+    at, noted, kept = stamp(now()), [], []
+    for (one, it), became in zip(told, done, strict=True):
+        if isinstance(became, Damaged):
+            kept.append(replace(one.seen, outcome=_refused(DAMAGED)))
+        elif isinstance(became, MappingError):
+            kept.append(_take_refused(c, endpoint, one, became, now))
+        else:
+            kept.append(replace(one.seen, outcome=became[0], event_seq=became[1]))
+            if it.notes and became[0] != "unchanged":
+                noted.append(audit.conversion(it.event, it.notes, at=at, actor=endpoint.name))
+    audit.write_many(c, endpoint.tenant_id, noted)
+    return kept
+
+
 def _may_be_ours(c: Connection, endpoint: Endpoint, one: Arrival, link: Link | None) -> bool:
     """Whether a change of what follows from a record may be a write of ours whose outcome is not recorded.
 
@@ -225,16 +320,8 @@ def _may_be_ours(c: Connection, endpoint: Endpoint, one: Arrival, link: Link | N
     return deliveries.are_going(c, endpoint.id, lane_key(event))
 
 
-def _take(
-    c: Connection, endpoint: Endpoint, one: Arrival, link: Link | None, now: Clock
-) -> RemoteVersion | None:
-    """The version with what became of it; None when it must be read again. `link` is that of now."""
-    if link is not None and (one.link is None or link.version_id != one.link.version_id):
-        if not _is_echo(link, one.seen):
-            return None  # we wrote it meanwhile: what was read may be older than that
-        one = replace(one, echo=True)
-    if one.echo and link is not None:
-        return _take_echo(c, endpoint, one, link, now)
+def _take(c: Connection, endpoint: Endpoint, one: Arrival, link: Link | None, now: Clock) -> RemoteVersion:
+    """The version with what became of it; `link` is that of now."""
     if one.error is not None:
         return _take_refused(c, endpoint, one, one.error, now)
     if one.told is None and link is None:
@@ -273,14 +360,20 @@ def _refused(error: MappingError) -> str:
     return "refused: " + "; ".join(f"{i.path} {i.rule}" for i in error.issues)
 
 
-def _take_echo(c: Connection, endpoint: Endpoint, one: Arrival, link: Link, now: Clock) -> RemoteVersion:
+def _take_echoes(c: Connection, endpoint: Endpoint, due: list[Due], now: Clock) -> list[RemoteVersion]:
     """Nothing new; but an EHR that left something out of what we wrote says less than we did."""
-    told = link.told
-    if link.content_hash != one.seen.content_hash and one.told is not None:
-        told = dumps(one.told.event).decode()
-    links.save(c, replace(link, version_id=one.seen.version_id, told=told, deleted_at=None), now=now())
-    agreement.settle(c, endpoint, record_of(c, endpoint, link), now())
-    return replace(one.seen, outcome="echo")
+    heard: list[Link] = []
+    for one, link in due:
+        assert link is not None
+        told = link.told
+        if link.content_hash != one.seen.content_hash and one.told is not None:
+            told = dumps(one.told.event).decode()
+        heard.append(replace(link, version_id=one.seen.version_id, told=told, deleted_at=None))
+    links.save_many(c, heard, now=now())
+    if conflicts.are_open(c, endpoint.id):
+        for link in heard:
+            agreement.settle(c, endpoint, record_of(c, endpoint, link), now())
+    return [replace(one.seen, outcome="echo") for one, _ in due]
 
 
 def _take_part(
@@ -294,23 +387,17 @@ def _take_part(
         telling = links.find_remote(c, endpoint.id, resource["resourceType"], resource["id"])
         outcome, seq = agreement.accept(c, endpoint, one.told, telling, now())
     if outcome == "unchanged":
-        before = remote.raw_of(c, endpoint.id, link.resource_type, link.remote_id, link.version_id or "")
+        ours = link.ours or remote.raw_of(
+            c, endpoint.id, link.resource_type, link.remote_id, link.version_id or ""
+        )
         name = record_of(c, endpoint, link)
-        if name is not None and not (before and only_more(loads(before), one.resource)):
+        if name is not None and not (ours and says_all(loads(ours), one.resource)):
             return agreement.ask_rewritten(c, endpoint, name, one.resource, now()), None
-    saved = replace(link, version_id=one.seen.version_id, content_hash=one.seen.content_hash)
+    else:
+        ours = None  # an edit: what it is made of is written whole
+    saved = replace(link, version_id=one.seen.version_id, content_hash=one.seen.content_hash, ours=ours)
     links.save(c, replace(saved, deleted_at=None), now=now())
     return outcome, seq
-
-
-def only_more(before: Json, after: Json) -> bool:
-    """Whether all that was said before is said still, and perhaps more; id, meta and narrative aside."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        kept = before.keys() - {"id", "meta", "text"}
-        return all(key in after and only_more(before[key], after[key]) for key in kept)
-    if isinstance(before, list) and isinstance(after, list):
-        return all(any(only_more(item, other) for other in after) for item in before)
-    return bool(before == after)
 
 
 # --- what is gone ---------------------------------------------------------------------------------------

@@ -11,9 +11,10 @@ EhrError
 ├── Unauthorized  401
 ├── Forbidden     403
 ├── TooLarge      413
+├── Declined      a message of HL7 v2 was refused as such: AR or CR, or its number was used
 └── Refused       any other refusal, with the server's reasons
 
-Which answer is which class: `retry.STATUS` and `retry.ISSUE_CODES`.
+Which answer is which class: `retry.STATUS`, `retry.ISSUE_CODES` and, of HL7 v2, `retry.ERROR_CODES`.
 """
 
 from __future__ import annotations
@@ -93,6 +94,10 @@ class TooLarge(EhrError):
     """413."""
 
 
+class Declined(EhrError):
+    """AR or CR of HL7 v2, or a control id that was used."""
+
+
 class Refused(EhrError):
     """Any other refusal."""
 
@@ -110,6 +115,7 @@ CLASSES: dict[str, type[EhrError]] = {
         Unauthorized,
         Forbidden,
         TooLarge,
+        Declined,
         Refused,
     )
 }

@@ -20,11 +20,9 @@ from service.store.endpoints import Endpoint
 from service.store.engine import Store
 from service.telemetry import make_log
 
-from .ehr import Ehr
 from .outbox import Keeper, step
 from .patient_cache import Patients
-from .push import Route
-from .worker import Runner, connect, step_name
+from .worker import Link, Runner, link_to, step_name, way_by
 
 CONCURRENCY = 4
 SWEEP_S = 2.0
@@ -83,20 +81,20 @@ class Spread:
             if endpoint is None:
                 return
             patients = self._patients.setdefault(endpoint.id, Patients(endpoint, self._now))
-            route = Route(self._store, self._ehr(endpoint), endpoint, patients, self._now)
+            route = way_by(self._link(endpoint), self._store, endpoint, patients, self._now)
             while not self._stop.is_set() and step(route, self._keeper, step_name(), lane=lane) is not None:
                 pass
         except Exception:
             log.exception("job failed", endpoint=endpoint_id)  # the sweep makes another
 
-    def _ehr(self, endpoint: Endpoint) -> Ehr:
-        """The EHR of this thread: a session of `requests` is no two threads' at once."""
-        known: dict[int, tuple[Endpoint, Ehr]] = self._local.__dict__.setdefault("ehrs", {})
-        was, ehr = known.get(endpoint.id, (None, None))
-        if was is None or ehr is None or (was.url, was.options) != (endpoint.url, endpoint.options):
-            ehr = connect(endpoint, self._store, self._now)
-            known[endpoint.id] = (endpoint, ehr)
-        return ehr
+    def _link(self, endpoint: Endpoint) -> Link:
+        """The connection of this thread: it is no two threads' at once."""
+        known: dict[int, tuple[Endpoint, Link]] = self._local.__dict__.setdefault("links", {})
+        was, link = known.get(endpoint.id, (None, None))
+        if was is None or link is None or (was.url, was.options) != (endpoint.url, endpoint.options):
+            link = link_to(endpoint, self._store, self._now)
+            known[endpoint.id] = (endpoint, link)
+        return link
 
     def _sweep(self) -> None:
         while not self._stop.is_set():

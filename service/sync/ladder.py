@@ -26,9 +26,7 @@ RUNGS = {
     "chart": "a procedure, observations and a document",
     "hl7v2": "an HL7 v2 message",
 }
-"""Highest first."""
-NOT_YET = frozenset({"hl7v2"})
-"""Rungs that are not available yet."""
+"""Highest first; `hl7v2` is the only one of a receiver of HL7 v2 (messages.py), and of nobody else."""
 CHARTED = ("Procedure", "Observation", "DocumentReference")
 NONE = "none"
 

@@ -26,10 +26,11 @@ from service.store.lanes import Lease
 from service.store.times import stamp
 from service.telemetry import make_log
 
-from . import gate
+from . import gate, messages
 from .ehr import EhrError
 from .gate import Gate
-from .push import Route, Settle, deliver
+from .messages import Line
+from .push import Route, deliver
 from .retry import TABLE, Act, decide
 from .send import Sent
 from .shape import Doubled, Held, Unresolved
@@ -83,8 +84,12 @@ class Keeper:
             leases.renew(c, owners, until=self._now() + LEASE)
 
 
+Way = Route | Line
+"""The way to an EHR's FHIR server, or to a receiver of HL7 v2."""
+
+
 def step(
-    route: Route, keeper: Keeper, owner: str, *, most_lanes: int | None = None, lane: str | None = None
+    route: Way, keeper: Keeper, owner: str, *, most_lanes: int | None = None, lane: str | None = None
 ) -> Counter[str] | None:
     """What some deliveries of due lanes (or of one) came to, by status; None when there was none to take."""
     endpoint, now = route.endpoint, route.now()
@@ -112,18 +117,24 @@ def step(
             return None
         counts: Counter[str] = Counter()
 
-        def settle(some: Sequence[Sent]) -> None:
-            counts.update(_record(route, taken, some))
+        def settle(some: Sequence[Sent]) -> set[str]:
+            ours, statuses = _record(route, taken, some)
+            counts.update(statuses)
+            return ours
 
         sent = _delivered(route, found, settle)
-        counts.update(_record(route, taken, sent, done_by=owner))
+        counts.update(_record(route, taken, sent, done_by=owner)[1])
         return counts
 
 
-def _delivered(route: Route, found: Sequence[Delivery], settle: Settle) -> list[Sent]:
+def _delivered(
+    route: Way, found: Sequence[Delivery], settle: Callable[[Sequence[Sent]], set[str]]
+) -> list[Sent]:
     if not found:
         return []
     try:
+        if isinstance(route, Line):
+            return messages.deliver(route, found, settle)
         return deliver(route, found, settle)
     except Exception as error:
         if is_outage(error):  # the lanes are free again when their leases end, and all is read back
@@ -133,9 +144,9 @@ def _delivered(route: Route, found: Sequence[Delivery], settle: Settle) -> list[
 
 
 def _record(
-    route: Route, taken: Sequence[Lease], sent: Sequence[Sent], done_by: str | None = None
-) -> Counter[str]:
-    """Commit what the deliveries came to, of the lanes that are still ours; how many of each status.
+    route: Way, taken: Sequence[Lease], sent: Sequence[Sent], done_by: str | None = None
+) -> tuple[set[str], Counter[str]]:
+    """Commit what the deliveries came to; the lanes that are still ours, and how many of each status.
 
     `done_by`: this owner is through, and gives its lanes back.
     """
@@ -157,10 +168,10 @@ def _record(
         lanes.refresh(c, endpoint.id, ours)
         if done_by is not None:
             lanes.release(c, endpoint.id, ours, done_by)
-    return Counter(one.status for one in outcomes)
+    return ours, Counter(one.status for one in outcomes)
 
 
-def _heard(c: Connection, route: Route, sent: Sequence[Sent], now: datetime, done_by: str | None) -> None:
+def _heard(c: Connection, route: Way, sent: Sequence[Sent], now: datetime, done_by: str | None) -> None:
     """Tell the endpoint's gate what was heard of the server: one failure for all that went together."""
     before = Gate(**gates.find(c, route.endpoint.id))
     after = before
@@ -169,7 +180,7 @@ def _heard(c: Connection, route: Route, sent: Sequence[Sent], now: datetime, don
     if told is not None and isinstance(told.error, EhrError) and TABLE[failure].endpoint:
         asked = told.error.retry_after_s
         after = gate.failed(before, failure, told.delivery.lane, now, random.random(), asked)
-    elif any(one.status is not None or isinstance(one.error, EhrError) for one in sent):
+    elif any(one.answered or one.status is not None or isinstance(one.error, EhrError) for one in sent):
         after = gate.answered(before, max(1, route.size // 2))
     elif done_by is not None and before.probe == done_by:
         after = replace(before, probe=None, until=now)  # nothing had to be sent: another one may ask

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from mappings.identity import referenced
+from mappings.identity import content_hash, referenced, resource_identity
 from mappings.validate import validate
 from service.store import conflicts, links
 from service.store.deliveries import Delivery
@@ -22,10 +22,10 @@ from . import arrival, survey
 from .capability import Matrix, finding
 from .ehr import Busy, Ehr, EhrError, Missing, Refused, Stale
 from .patient_cache import Name, Patients
-from .readback import Changed, read_back
+from .readback import Changed, find, link_of, read_back
 from .reading import Reader
 from .send import Loss, Sending, Sent
-from .shape import Key, Parcel, Unresolved, shape, waits_for
+from .shape import Key, Parcel, Unresolved, shape, unlinked_chain, waits_for
 
 Json = Any
 
@@ -51,7 +51,7 @@ class Route:
         return survey.matrix_of(self.store, self.ehr, self.endpoint, self.now)
 
 
-Settle = Callable[[Sequence[Sent]], None]
+Settle = Callable[[Sequence[Sent]], object]
 """Commits what became of some deliveries, when more is still to be sent."""
 
 
@@ -86,10 +86,16 @@ def _bring(route: Route, matrix: Matrix, parcels: list[Parcel], settle: Settle) 
         done.append(Sent(parcel.delivery, error=error))
         failed.add(parcel.delivery.lane)
 
-    tried = [p for p in parcels if p.wanted and (p.delivery.attempts or _could_double(p, matrix))]
+    tried = [p for p in parcels if p.wanted and _must_be_read(p, matrix)]
     if tried:
         read, stuck = read_back(route.ehr, route.endpoint, tried, _among(route, matrix, tried), route.now())
         now_known = {parcel.delivery.id: parcel for parcel in read}
+        for parcel in read:
+            if _was_there(parcel, tried) and _link_chain(route, matrix, parcel):
+                done.append(
+                    Sent(parcel.delivery, note="the EHR holds later programs of the pump", again=True)
+                )
+                failed.add(parcel.delivery.lane)
         for parcel, error in stuck:
             if isinstance(error, Changed):
                 done.append(_read_in(route, parcel, error))
@@ -123,6 +129,41 @@ def _bring(route: Route, matrix: Matrix, parcels: list[Parcel], settle: Settle) 
     return done + doubted(sent)
 
 
+def _was_there(parcel: Parcel, tried: Sequence[Parcel]) -> bool:
+    """Whether the EHR holds a program that the ledger did not know to be there."""
+    (before,) = (one for one in tried if one.delivery.id == parcel.delivery.id)
+    return parcel.event["type"] == "dose-change" and any(
+        old.link is None and new.link is not None
+        for old, new in zip(before.wanted, parcel.wanted, strict=True)
+    )
+
+
+def _link_chain(route: Route, matrix: Matrix, parcel: Parcel) -> bool:
+    """Link the programs of a pump that the EHR holds from a ledger that was lost; whether there were any.
+
+    A ledger restored from a backup would else write each program as if it were the last, and the one that
+    it replaced long ago would be active in the chart until the next delivery.
+    """
+    endpoint = route.endpoint
+    with route.store.read() as c:
+        unknown = unlinked_chain(c, endpoint, parcel.event)
+    types = {
+        resource_identity(one): one["resourceType"]
+        for one in unknown
+        if one["resourceType"] in parcel.plan.types
+    }
+    patients: dict[Key, str] = {}
+    if any(finding(matrix, type) == "patient" for type in types.values()):
+        who = route.patients.resolve(route.ehr, {_patient(parcel)})[_patient(parcel)]
+        patients = {key: who for key in types if isinstance(who, str)}
+    found = find(route.ehr, list(types), types, patients)
+    once = [(key, held[0]) for key, held in found.items() if len(held) == 1]
+    made = [link_of(endpoint, key, resource, content_hash(resource)) for key, resource in once]
+    with route.store.write() as c:
+        links.save_many(c, made, now=route.now())
+    return bool(made)
+
+
 def _nothing(parcel: Parcel) -> Sent:
     """Of a delivery that the EHR has already, or that a later version has made needless."""
     seen, kept, note = parcel.there(seen=True), parcel.there(seen=False), parcel.note or "unchanged"
@@ -130,6 +171,12 @@ def _nothing(parcel: Parcel) -> Sent:
         return Sent(parcel.delivery, seen, kept, note)
     loss = Loss(parcel.plan.left_out, parcel.plan.lost)
     return Sent(parcel.delivery, seen, kept, note, rung=parcel.plan.rung, loss=loss)
+
+
+def _must_be_read(parcel: Parcel, matrix: Matrix) -> bool:
+    """Whether the EHR is read before anything is sent: what a try did, or what others added, is not known."""
+    unknown = parcel.delivery.attempts > 0 or _could_double(parcel, matrix)
+    return unknown or any(one.must_be_woven for one in parcel.wanted)
 
 
 def _could_double(parcel: Parcel, matrix: Matrix) -> bool:

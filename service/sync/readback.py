@@ -8,7 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from mappings import identity
+from mappings.bundle import is_telling
+from mappings.exact_json import dumps, loads
 from mappings.identity import content_hash, resource_identity
+from mappings.weave import over, says_all
 from service.store.endpoints import Endpoint
 from service.store.links import Link, is_missed
 
@@ -52,25 +55,57 @@ def _agreed(
     ehr: Ehr, endpoint: Endpoint, one: Wanted, found: Mapping[Key, list[Json]], now: datetime
 ) -> Wanted:
     """It, linked to what the EHR holds now; Changed where somebody edited or deleted it there."""
-    if one.link is not None and one.link.deleted_at is not None:
+    before = one.link
+    if before is not None and before.deleted_at is not None:
         return one
-    remote = _linked(ehr, one, now) if one.link is not None else _only(one, found.get(one.key, []))
+    remote = _linked(ehr, one, now) if before is not None else _only(one, found.get(one.key, []))
     if remote is None:
         return one
-    hashed = content_hash(remote)
     if not _is_known(one, remote):
         raise Changed(remote["resourceType"], remote["id"], remote)
-    return replace(one, link=link_of(endpoint, one.key, remote, hashed), seen=True)
+    hashed = content_hash(remote)
+    link = link_of(endpoint, one.key, remote, hashed)
+    if before is None or before.ours is None or hashed == one.hash:
+        return replace(one, link=link, seen=True)
+    woven = over(loads(before.ours), clothed(endpoint, one.resource), remote)
+    if _holds(one, woven, remote):
+        return replace(one, link=replace(link, ours=dumps(one.resource).decode()), seen=True)
+    return replace(one, link=replace(link, ours=before.ours), seen=True, woven=woven)
 
 
 def _is_known(one: Wanted, remote: Json) -> bool:
     """Whether it is as was agreed, or as we want it."""
     agreed = one.link
+    if agreed is None:
+        return not is_telling(remote) or _is_as_created(one, remote)
     return (
-        agreed is None
-        or agreed.version_id == remote["meta"]["versionId"]
+        agreed.version_id == remote["meta"]["versionId"]
         or content_hash(remote) in (agreed.content_hash, one.hash)
+        or _was_woven(one, agreed, remote)
     )
+
+
+def _is_as_created(one: Wanted, remote: Json) -> bool:
+    """Whether nobody has edited what a try may have created, nor the server: it may have left something out.
+
+    An earlier version of the record, as it was created, is known too.
+    """
+    return str(remote["meta"]["versionId"]) == "1" or says_all(remote, one.resource)
+
+
+def _was_woven(one: Wanted, agreed: Link, remote: Json) -> bool:
+    """Whether it holds ours and what others added before: then it is our own write. Not asked of a record.
+
+    A record is read in instead: what was added to it may be one of its fields.
+    """
+    if agreed.ours is None or is_telling(remote):
+        return False
+    return _holds(one, over(loads(agreed.ours), one.resource, remote), remote)
+
+
+def _holds(one: Wanted, woven: Json, remote: Json) -> bool:
+    """Whether nothing would change there: all that we say is said, what we say no more is gone."""
+    return content_hash(woven) == content_hash(remote) and says_all(one.resource, remote)
 
 
 def _linked(ehr: Ehr, one: Wanted, now: datetime) -> Json:
@@ -156,3 +191,10 @@ def link_of(endpoint: Endpoint, key: Key, remote: Json, hashed: str) -> Link:
         version_id=remote["meta"]["versionId"],
         content_hash=hashed,
     )
+
+
+def clothed(endpoint: Endpoint, resource: Json) -> Json:
+    """The resource as this EHR takes it: with our profiles or without."""
+    if endpoint.options.get("claim_profiles", True):
+        return resource
+    return {name: value for name, value in resource.items() if name != "meta"}

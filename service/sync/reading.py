@@ -15,7 +15,7 @@ from mappings.bundle import encode, is_telling
 from mappings.codes import sid
 from mappings.event import Event, telling_of
 from mappings.event import identity as key_of
-from mappings.identity import resource_identity
+from mappings.identity import content_hash, resource_identity
 from mappings.validate import validate
 from service.references import literal_references, with_identifiers
 from service.store import events, links
@@ -43,7 +43,8 @@ AT_ONCE = 50
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """The event; what was converted in reading it, and the R4 rules it breaks; the resource that tells it.
+    """The event; what was converted in reading it, and the R4 rules it breaks; the resource that tells it,
+    and the hash of that.
 
     `people`: every business identifier of its patient there, those of merged records too.
     """
@@ -51,6 +52,7 @@ class Told:
     event: Event
     notes: list[Issue]
     resource: Json
+    content_hash: str
     people: tuple[Json, ...] = ()
 
 
@@ -71,26 +73,19 @@ class Reader:
         self._links.clear()
         if len(self._patients) > 10_000:
             self._patients.clear()
-        wanted: dict[str, set[str]] = {}
-        for resource in resources:
-            for reference in literal_references(resource):
-                type, _, id = reference.partition("/")
-                if type in PARTS:
-                    wanted.setdefault(type, set()).add(id)
-        for type, ids in wanted.items():
-            self._fetch(type, sorted(ids))
+        wanted = _wanted(resources)
+        for type in wanted.keys() & set(PARTS):
+            self._fetch(type, sorted(wanted[type]))
         self._fetch_uses([f"Device/{r['id']}" for r in resources if r["resourceType"] == "Device"])
-        self._find_links([*resources, *self._parts.values()])
+        for type, ids in _wanted(self._parts.values()).items():
+            wanted.setdefault(type, set()).update(ids)
+        self._find_links(wanted)
 
-    def _find_links(self, resources: Iterable[Json]) -> None:
-        wanted: dict[str, set[str]] = {}
-        for reference in (found for resource in resources for found in literal_references(resource)):
-            type, _, id = reference.partition("/")
-            if id and type != "Patient":
-                wanted.setdefault(type, set()).add(id)
+    def _find_links(self, wanted: dict[str, set[str]]) -> None:
         with self._store.read() as c:
-            for type, ids in wanted.items():
-                found = links.of_remote(c, self._endpoint.id, type, sorted(ids))
+            for type in wanted.keys() - {"Patient"}:
+                ids = sorted(wanted[type])
+                found = links.of_remote(c, self._endpoint.id, type, ids)
                 self._links |= {f"{type}/{id}": found.get(id) for id in ids}
 
     def _fetch(self, type: str, ids: list[str]) -> None:
@@ -119,21 +114,26 @@ class Reader:
 
     # --- one resource -------------------------------------------------------------------------------------
 
-    def told(self, resource: Json) -> Told | None:
-        """What it tells; None for what is not ours. Raises `MappingError` for what cannot be read."""
+    def told(self, resource: Json, hashed: str) -> Told | None:
+        """What it tells; None for what is not ours. Raises `MappingError` for what cannot be read.
+
+        `hashed` is its content hash.
+        """
         if not is_telling(resource):
             return None
-        together = [resource, *self._related(resource)]
-        entries = [{"resource": self._named(one)} for one in together]
+        references = set(literal_references(resource))
+        entries = [{"resource": self._named(resource, references)}]
+        for part in self._related(resource, references):
+            entries.append({"resource": self._named(part, set(literal_references(part)))})
         bundle = {"resourceType": "Bundle", "type": "collection", "entry": entries}
         reading = read_fhir(bundle, source=self._endpoint.name)
         if reading.errors:
             raise MappingError(reading.errors)
         notes = [*reading.notes, *validate(resource)]
-        return Told(reading.events[0], notes, resource, self._people(resource))
+        return Told(reading.events[0], notes, resource, hashed, self._people(references))
 
-    def _people(self, resource: Json) -> tuple[Json, ...]:
-        ids = {r.partition("/")[2] for r in literal_references(resource) if r.startswith("Patient/")}
+    def _people(self, references: Iterable[str]) -> tuple[Json, ...]:
+        ids = {r.partition("/")[2] for r in references if r.startswith("Patient/")}
         return tuple(self._patient(next(iter(ids)))[1]) if len(ids) == 1 else ()
 
     def told_by_part(self, part: Json, link: Link) -> Told | None:
@@ -144,7 +144,7 @@ class Reader:
             with self._store.read() as c:
                 telling = telling_link(c, self._endpoint, link)
             found = self._read(f"{telling.resource_type}/{telling.remote_id}") if telling else None
-        return self.told(found) if found is not None else None
+        return self.told(found, content_hash(found)) if found is not None else None
 
     def _read(self, reference: str) -> Json | None:
         type, _, id = reference.partition("/")
@@ -157,20 +157,20 @@ class Reader:
                 return None
         return self._parts[reference]
 
-    def _related(self, resource: Json) -> Iterator[Json]:
+    def _related(self, resource: Json, references: Iterable[str]) -> Iterator[Json]:
         if resource["resourceType"] == "Device":
             device = f"Device/{resource['id']}"
             if device not in self._uses:
                 self._fetch_uses([device])
             yield from self._uses[device]
-        for reference in sorted(set(literal_references(resource))):
+        for reference in sorted(references):
             if reference.partition("/")[0] in PARTS and (found := self._read(reference)) is not None:
                 yield found
 
-    def _named(self, resource: Json) -> Json:
+    def _named(self, resource: Json, references: Iterable[str]) -> Json:
         """A copy whose literal references carry business identifiers: our links, a patient from the EHR."""
         found: dict[str, Json] = {}
-        for reference in set(literal_references(resource)):
+        for reference in references:
             type, _, id = reference.partition("/")
             if type == "Patient":
                 found[reference] = self._patient(id)[0]
@@ -210,14 +210,36 @@ class Reader:
             return [n for n in names if events.knows_patient(c, tenant, n["system"], n["value"])]
 
 
+def _wanted(resources: Iterable[Json]) -> dict[str, set[str]]:
+    """The ids that the resources refer to, by type."""
+    found: dict[str, set[str]] = {}
+    for reference in (one for resource in resources for one in literal_references(resource)):
+        type, _, id = reference.partition("/")
+        if id:
+            found.setdefault(type, set()).add(id)
+    return found
+
+
+def names_of(value: str) -> list[tuple[str, str]]:
+    """(source, id) of the records that an identifier of ours may belong to, the longest first.
+
+    A goal or a score has a number behind its event's id, and an id may have such an end of its own.
+    """
+    found = []
+    name = identity.split_value(value)
+    while name is not None:
+        found.append(name)
+        head, slash, _ = name[1].rpartition("/")
+        name = (name[0], head) if slash else None
+    return found
+
+
 def record_of(c: Any, endpoint: Endpoint, link: Link) -> tuple[str, str] | None:
     """(source, id) of the record that a linked resource belongs to: it tells it, or is a part of it."""
-    name = identity.split_value(link.value)
-    while name is not None:
-        if events.versions(c, endpoint.tenant_id, *name):
-            return name
-        head, slash, _ = name[1].rpartition("/")  # a goal or a score has a number behind its event's id
-        name = (name[0], head) if slash else None
+    names = names_of(link.value)
+    known = events.versions_of(c, endpoint.tenant_id, names)
+    if (name := next((one for one in names if one in known), None)) is not None:
+        return name
     if link.event_seq is not None:  # a device is named by its serial number
         stored = events.by_seq(c, endpoint.tenant_id, link.event_seq)
         if stored is not None:

@@ -263,7 +263,7 @@ class Comparison:
             version = str(resource["meta"]["versionId"])
             links.save(
                 c,
-                replace(link, remote_id=resource["id"], version_id=version, content_hash=hashed),
+                replace(link, remote_id=resource["id"], version_id=version, content_hash=hashed, ours=None),
                 now=self.now(),
             )
 

@@ -53,6 +53,7 @@ TABLE: dict[str, Rule] = {
     "Unauthorized": Rule(Act.RETRY, tries=2, endpoint=True),  # 401: once with a new token, then a person
     "Forbidden": Rule(Act.PARK, split=True),  # 403: a person must mend the rights
     "TooLarge": Rule(Act.FAIL, split=True),  # 413: less in a bundle, if there is less
+    "Declined": Rule(Act.RETRY, tries=5),  # HL7 v2, AR: may pass (§2.9.2), else a person must mend a setting
     "Refused": Rule(Act.FAIL, split=True),  # 400, 422 and the rest: the same content is refused again
     "Unresolved": Rule(Act.RETRY, tries=3),  # no patient, several: asked thrice, then a person decides
     "Damaged": Rule(Act.PARK),  # a row of the ledger is not what was accepted: never sent, a person must look
@@ -123,6 +124,38 @@ def classify(status: int, codes: Sequence[str]) -> str:
         return "Ambiguous"
     found = [ISSUE_CODES.get(code, "Refused") for code in codes]
     return "Refused" if not found or "Refused" in found else found[0]
+
+
+ERROR_CODES: dict[str, str] = {
+    "100": "Refused",  # segment sequence
+    "101": "Refused",  # a required field is missing
+    "102": "Refused",  # data type
+    "103": "Refused",  # not in the table
+    "104": "Refused",  # too long
+    "200": "Declined",  # message type
+    "201": "Declined",  # event
+    "202": "Declined",  # processing id
+    "203": "Declined",  # version
+    "204": "Missing",  # unknown key: a patient whom it may be told of later
+    "205": "Declined",  # duplicate key: the control id, or the record, belongs to another content
+    "206": "Busy",  # the record, or the store, is locked
+}
+"""HL7 table 0357 (ERR-3): the class of a refusal; of 207 and of none MSA-1 decides."""
+ACCEPTED = ("AA", "CA")
+NO_ERROR = ("W", "I")
+"""HL7 table 0516 (ERR-4): a warning, an information: no reason to refuse."""
+
+
+def classify_answer(code: str, errors: Sequence[tuple[str, str]]) -> str | None:
+    """The class of an acknowledgement by MSA-1 and its (ERR-3, ERR-4); None where the message was taken.
+
+    Of several errors one that is about the content counts, then one that is about the message.
+    """
+    if code in ACCEPTED:
+        return None
+    otherwise = "Refused" if code in ("AE", "CE") else "Declined"
+    found = [ERROR_CODES.get(number, otherwise) for number, severity in errors if severity not in NO_ERROR]
+    return min(found, key=("Refused", "Declined", "Missing", "Busy").index, default=otherwise)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
-"""What a server can take, what we would send it, and what would be lost: `itb doctor ENDPOINT`. Pure."""
+"""What an endpoint can take, what we would send it, and what would be lost: `itb doctor ENDPOINT`. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,12 @@ from typing import Any
 from mappings import EVENT_TYPES, load_event
 from mappings.event import Event
 from mappings.exact_json import loads
+from mappings.hl7v2 import SenderMap
 
 from . import capability, ladder
 from .capability import READ, WRITTEN, Matrix
-from .ladder import NONE, RUNGS
+from .ladder import NONE, RUNGS, Plan
+from .tell import plan_of
 
 Json = Any
 SAMPLES = Path(__file__).with_name("samples.ndjson")
@@ -26,8 +28,12 @@ def samples() -> tuple[Event, ...]:
     return tuple(load_event(loads(line)) for line in SAMPLES.read_bytes().splitlines())
 
 
-def scorecard(matrix: Matrix, held: Mapping[str, Iterable[Event]] | None = None) -> Json:
-    """The card of a server; `held` are events of the ledger by type, judged beside the made-up ones."""
+Held = Mapping[str, Iterable[Event]]
+"""Events of the ledger by type, judged beside the made-up ones."""
+
+
+def scorecard(matrix: Matrix, held: Held | None = None) -> Json:
+    """The card of a FHIR server."""
     return {
         "software": matrix.software,
         "fhir_version": matrix.fhir_version,
@@ -40,8 +46,20 @@ def scorecard(matrix: Matrix, held: Mapping[str, Iterable[Event]] | None = None)
             "export": "export" in matrix.operations,
         },
         "types": [_type(matrix, type) for type in READ],
-        "events": [_event(matrix, type, held or {}) for type in EVENT_TYPES],
-        "not_yet": {rung: RUNGS[rung] for rung in RUNGS if rung in ladder.NOT_YET},
+        "events": _events(lambda event: ladder.choose(matrix, event), held or {}),
+    }
+
+
+def message_card(how: SenderMap, held: Held | None = None) -> Json:
+    """The card of a receiver of HL7 v2: it tells nothing of itself, so only the events are judged."""
+    return {
+        "software": f"HL7 v{how.version}",
+        "fhir_version": "",
+        "problems": [],
+        "by_option": [],
+        "system": {},
+        "types": [],
+        "events": _events(lambda event: plan_of(event, how), held or {}),
     }
 
 
@@ -62,10 +80,16 @@ def _type(matrix: Matrix, type: str) -> Json:
     }
 
 
-def _event(matrix: Matrix, type: str, held: Mapping[str, Iterable[Event]]) -> Json:
+def _events(choose: Callable[[Event], Plan], held: Held) -> list[Json]:
+    by_type = {type: [e for e in samples() if e["type"] == type] for type in EVENT_TYPES}
+    return [
+        _event(type, [choose(event) for event in (*own, *held.get(type, ()))])
+        for type, own in by_type.items()
+    ]
+
+
+def _event(type: str, plans: list[Plan]) -> Json:
     """The lowest rung that events of a type get, and all that any of them loses."""
-    own = [event for event in samples() if event["type"] == type]
-    plans = [ladder.choose(matrix, event) for event in (*own, *held.get(type, ()))]
     order = (*RUNGS, NONE)
     lowest = max(plans, key=lambda plan: order.index(plan.rung))
     return {

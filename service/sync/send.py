@@ -7,18 +7,20 @@ entry never fails its neighbours. An answer counts only where each entry names t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mappings import identity
+from mappings.exact_json import dumps
 from mappings.identity import content_hash, referenced, resource_identity
+from mappings.weave import says_all
 from service.store.deliveries import Delivery
 from service.store.endpoints import Endpoint
 from service.store.links import Link
 
 from . import ladder
 from .ehr import Ambiguous, Ehr, EhrError, Stale
-from .readback import link_of
+from .readback import clothed, link_of
 from .retry import TABLE
 from .shape import Key, Parcel, Wanted
 
@@ -40,7 +42,8 @@ class Sent:
     """What became of a delivery: links of what the EHR holds now, or the error that it met.
 
     `kept` are links that the ledger had already: a poll may have renewed them meanwhile.
-    `again`: what stood in the way was read in, so it is due at once and no try is counted.
+    `again`: what stood in the way was read in, so it is due at once and no try is counted. `answered`: the
+    other side said so, in an answer that has no HTTP status.
     """
 
     delivery: Delivery
@@ -50,6 +53,7 @@ class Sent:
     status: int | None = None
     error: Exception | None = None
     again: bool = False
+    answered: bool = False
     rung: str | None = None
     loss: Loss | None = None
 
@@ -61,7 +65,7 @@ class Sending:
     ehr: Ehr
     endpoint: Endpoint
     references: References
-    settle: Callable[[Sequence[Sent]], None]
+    settle: Callable[[Sequence[Sent]], object]
     transactions: bool = True
     done: list[Sent] = field(default_factory=list)
     failed: set[str] = field(default_factory=set)  # lanes
@@ -186,10 +190,8 @@ def lost(parcel: Parcel, answers: Sequence[Json]) -> tuple[str, ...]:
 
 def entry(endpoint: Endpoint, one: Wanted, lookup: identity.Lookup) -> Json:
     """First contact creates on the condition that nobody has, an update names the version it replaces."""
-    resource = one.resource
+    resource = clothed(endpoint, one.resource) if one.woven is None else one.woven
     identity.point_references(resource, lookup)
-    if not endpoint.options.get("claim_profiles", True):
-        resource = {name: value for name, value in resource.items() if name != "meta"}
     type = resource["resourceType"]
     if one.link is not None:
         resource = {**resource, "id": one.link.remote_id}
@@ -208,10 +210,20 @@ def answered(endpoint: Endpoint, due: Sequence[Wanted], found: Sequence[Json]) -
     for one, remote in zip(due, found, strict=True):
         if remote["resourceType"] != one.resource["resourceType"] or _named(remote) != one.key:
             raise Ambiguous(f"the answer for {one.key[0]}|{one.key[1]} names another resource")
-        if one.link is None and one.key[0] != "Provenance" and content_hash(remote) != one.hash:
-            raise Stale(f"{one.key[0]}|{one.key[1]} was there already and says something else")
-        made.append(link_of(endpoint, one.key, remote, one.hash))
+        made.append(_written(endpoint, one, remote))
     return made
+
+
+def _written(endpoint: Endpoint, one: Wanted, remote: Json) -> Link:
+    """The link after our write; what the EHR holds more than we wrote is others', and stays."""
+    hashed = content_hash(remote)
+    if hashed == one.hash or one.key[0] == "Provenance":
+        return link_of(endpoint, one.key, remote, one.hash)
+    if one.link is None:
+        raise Stale(f"{one.key[0]}|{one.key[1]} was there already and says something else")
+    if says_all(one.resource, remote):
+        return replace(link_of(endpoint, one.key, remote, hashed), ours=dumps(one.resource).decode())
+    return link_of(endpoint, one.key, remote, one.hash)
 
 
 def _named(remote: Json) -> Key | None:

@@ -17,6 +17,7 @@ from mappings.bundle import neighbours
 from mappings.codes import sid
 from mappings.dose_change import ALONE, chain, chain_resources, places
 from mappings.event import Event, is_retracted
+from mappings.exact_json import loads
 from mappings.identity import content_hash, resource_identity
 from service.chain import Damaged
 from service.store import conflicts, events, links
@@ -59,19 +60,34 @@ class Held(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A resource as the EHR should hold it, and what is known of it there; `seen`: read there just now."""
+    """A resource as the EHR should hold it, and what is known of it there; `seen`: read there just now.
+
+    `woven`: the resource with what others added to it there, which is what is written.
+    """
 
     key: Key
     resource: Json
     hash: str
     link: Link | None
     seen: bool = False
+    woven: Json | None = None
 
     @property
     def is_there(self) -> bool:
         """Also what was deleted there: it is never written again without a person's word."""
         link = self.link
-        return link is not None and (link.deleted_at is not None or link.content_hash == self.hash)
+        if link is None or link.deleted_at is not None:
+            return link is not None
+        return link.content_hash == self.hash or (link.ours is not None and self._is_all_of(link.ours))
+
+    def _is_all_of(self, ours: str) -> bool:
+        return content_hash(loads(ours)) == self.hash
+
+    @property
+    def must_be_woven(self) -> bool:
+        """Whether others added to it there, and what they added has not been read yet."""
+        has_more = self.link is not None and self.link.ours is not None
+        return has_more and self.woven is None and not self.is_there
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +208,11 @@ def _whole(found: StoredEvent | Damaged) -> StoredEvent:
     return found
 
 
+def superseded_by(stored: StoredEvent, versions: Sequence[StoredEvent | Damaged]) -> int | None:
+    """The newest of the other versions of a record, where it is newer than this one; raises `Damaged`."""
+    return max((v for other in versions if (v := _whole(other).version) > stored.version), default=None)
+
+
 def waits_for(c: Connection, event: Event, delivery: Delivery, asked: Sequence[Conflict]) -> int | None:
     """The open conflict that this must wait for: its record's, or of a program in the same chain."""
     for found in asked:
@@ -216,9 +237,8 @@ def _draft(
 ) -> Draft:
     event = stored.event
     others = [_whole(other) for other in versions]
-    later = [other.version for other in others if other.version > stored.version]
-    if later:
-        return Draft(delivery, event, note=f"superseded by version {max(later)}")
+    if newest := superseded_by(stored, others):
+        return Draft(delivery, event, note=f"superseded by version {newest}")
     plan = choose(matrix, event)
     if plan.rung == NONE:
         raise Unresolved(f"this server can take no form of it: {'; '.join(plan.why)}")
@@ -272,6 +292,19 @@ def _held_changes(c: Connection, endpoint: Endpoint, event: Event) -> list[Event
     keys = [(sid("program"), identity.business_value(*_name(other))) for other in changes]
     linked = links.find_many(c, endpoint.id, keys)
     return [other for other, key in zip(changes, keys, strict=True) if key in linked]
+
+
+def unlinked_chain(c: Connection, endpoint: Endpoint, event: Event) -> list[Json]:
+    """Programs and segments of the pump's other dose changes that the EHR is not known to hold."""
+    changes = events.timeline(c, endpoint.tenant_id, event["pump"], type="dose-change")
+    made = [
+        one
+        for other in changes
+        if _name(other.event) != _name(event)
+        for one in chain_resources(other.event, ALONE)
+    ]
+    linked = links.find_many(c, endpoint.id, [resource_identity(one) for one in made])
+    return [one for one in made if resource_identity(one) not in linked]
 
 
 def _chain_changes(event: Event, held: list[Event]) -> list[Json]:

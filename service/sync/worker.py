@@ -10,7 +10,9 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
+from service.mllp.client import TIMEOUT_S, MllpClient, Tls
 from service.store import endpoints, gates, lanes, leases
 from service.store.endpoints import Endpoint
 from service.store.engine import Store
@@ -18,7 +20,8 @@ from service.telemetry import make_log
 
 from .ehr import EhrError, HttpEhr
 from .gate import Gate, call
-from .outbox import LEASE, Keeper, step
+from .messages import Line
+from .outbox import LEASE, Keeper, Way, step
 from .owner import is_gone, process_name
 from .patient_cache import Patients
 from .pull import NOT_BELIEVED, pull, read_waiting
@@ -57,9 +60,27 @@ class Result:
 def connect(endpoint: Endpoint, store: Store | None = None, now: Clock | None = None) -> HttpEhr:
     """The EHR of an endpoint; with a store, at the pace that all its workers keep together."""
     headers = endpoint.options.get("headers") or {}
+    return HttpEhr(endpoint.url, headers=headers, wait=_pace(endpoint, store, now))
+
+
+def dial(endpoint: Endpoint, store: Store | None = None, now: Clock | None = None) -> MllpClient:
+    """The connection to a receiver of HL7 v2, not yet opened; at a pace as `connect`."""
+    url, options = urlsplit(endpoint.url), endpoint.options
+    files = (options.get(name, "") for name in ("ca_file", "cert_file", "key_file"))
+    return MllpClient(
+        url.hostname or "",
+        url.port or 0,
+        tls=Tls(*files) if url.scheme == "mllps" else None,
+        timeout_s=float(options.get("answer_seconds", TIMEOUT_S)),
+        wait=_pace(endpoint, store, now),
+    )
+
+
+def _pace(endpoint: Endpoint, store: Store | None, now: Clock | None) -> Callable[[], None]:
+    """Waits until the endpoint may be called again; not at all where there is no pace."""
     pace = endpoint.options["requests_per_second"]
     if store is None or now is None or not pace:
-        return HttpEhr(endpoint.url, headers=headers)
+        return lambda: None
 
     def wait() -> None:
         with store.write() as c:
@@ -67,14 +88,36 @@ def connect(endpoint: Endpoint, store: Store | None = None, now: Clock | None = 
             gates.save(c, endpoint.tenant_id, endpoint.id, asdict(after))
         time.sleep(seconds)
 
-    return HttpEhr(endpoint.url, headers=headers, wait=wait)
+    return wait
+
+
+Link = HttpEhr | MllpClient
+"""A thread's own connection to an endpoint."""
+
+
+def link_to(endpoint: Endpoint, store: Store, now: Clock) -> Link:
+    """The connection that an endpoint's URL asks for."""
+    return dial(endpoint, store, now) if endpoint.is_hl7v2 else connect(endpoint, store, now)
+
+
+def way_by(link: Any, store: Store, endpoint: Endpoint, patients: Patients, now: Clock) -> Way:
+    """The way to an endpoint over this connection."""
+    if isinstance(link, MllpClient):
+        return Line(store, link, endpoint, now)
+    return Route(store, link, endpoint, patients, now)
 
 
 def sync_once(store: Store, endpoint: Endpoint, now: Clock, *, accept_deletions: bool = False) -> Result:
     """Read what changed, deliver all that is due, and read again so that our own writes are known as such."""
-    ehr = connect(endpoint, store, now)
     pulled: dict[str, int] = {}
     sent: dict[str, int] = {}
+    if endpoint.is_hl7v2:
+        line = dial(endpoint, store, now)
+        while step := push_due(store, endpoint, line, now):
+            _add(sent, step)
+        line.close()
+        return Result(pulled, sent)
+    ehr = connect(endpoint, store, now)
     try:
         _add(pulled, pull(store, ehr, endpoint, now, accept_deletions=accept_deletions).counts)
         while step := push_due(store, endpoint, ehr, now):
@@ -99,8 +142,8 @@ def _fresh(store: Store, endpoint: Endpoint) -> Endpoint:
 
 
 def push_due(store: Store, endpoint: Endpoint, ehr: Any, now: Clock) -> dict[str, int]:
-    """One step over due lanes of the endpoint; empty when there was none to take."""
-    route = Route(store, ehr, endpoint, Patients(endpoint, now), now)
+    """One step over due lanes of the endpoint by this connection; empty when there was none to take."""
+    route = way_by(ehr, store, endpoint, Patients(endpoint, now), now)
     return dict(step(route, Keeper(store, now), step_name()) or {})
 
 
@@ -155,6 +198,8 @@ class Runner:
                     self._patients.setdefault(endpoint.id, Patients(endpoint, self._now))
                     for number in range(endpoint.options["parallel"] if self._delivers else 0):
                         self._begin(endpoint.id, f"push-{number}", self._push)
+                    if endpoint.is_hl7v2:
+                        continue  # nothing can be asked there
                     self._begin(endpoint.id, "pull", self._pull)
                     self._begin(endpoint.id, "upkeep", self._tend)
             except Exception:
@@ -187,14 +232,14 @@ class Runner:
             self._stop.wait(TEND_S)
 
     def _push(self, id: int) -> None:
-        ehr: HttpEhr | None = None
+        link: Link | None = None
         while not self._stop.is_set():
             heard = self._store.bell.count
             try:
                 endpoint = self._endpoint(id)
                 if endpoint is not None:
-                    ehr = ehr or connect(endpoint, self._store, self._now)
-                    route = Route(self._store, ehr, endpoint, self._patients[id], self._now)
+                    link = link or link_to(endpoint, self._store, self._now)
+                    route = way_by(link, self._store, endpoint, self._patients[id], self._now)
                     if step(route, self._keeper, step_name()) is not None:
                         continue
             except Exception:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import golden
 from mappings import MappingError, from_fhir, load_event, to_fhir
 from mappings.bundle import encode, is_telling
-from mappings.weave import onto, weave
+from mappings.weave import onto, over, says_all, weave
 from strategies import ANY_EVENT
 
 FOREIGN = {"url": "http://ehr.invalid/x", "valueString": "theirs"}
@@ -100,6 +100,22 @@ def test_a_change_of_ours_arrives_and_theirs_stays(event: Any, words: str) -> No
     back = from_fhir({"resourceType": "Bundle", "type": "collection", "entry": entries})
     assert back[0]["note"] == f"{words}!"
     assert {**back[0], "note": 0, "version": 0} == {**event, "note": 0, "version": 0}
+
+
+@settings(max_examples=150, deadline=None)
+@given(ANY_EVENT, st.data())
+def test_every_resource_of_ours_is_found_in_what_others_added_to_it(event: Any, data: st.DataObject) -> None:
+    ours = data.draw(st.sampled_from(encode(event)))
+    (seen,) = (one for one in stored(event) if _key(one) == _key(ours))
+    embellish(seen, data.draw)
+    assert says_all(ours, seen)
+    assert says_all(ours, over(ours, ours, seen))
+    value = data.draw(st.sampled_from(sorted(ours.keys() - {"id", "meta", "text"})))
+    assert not says_all(ours, {name: one for name, one in seen.items() if name != value})
+
+
+def _key(resource: Any) -> Any:
+    return resource["resourceType"], str(resource.get("identifier"))
 
 
 def test_a_narrative_is_dropped_when_what_it_tells_has_changed() -> None:

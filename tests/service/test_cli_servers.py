@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,47 @@ def test_what_a_server_said_before_is_shown_while_it_is_away(itb: Itb) -> None:
     assert done.exit_code == 1
     assert "below is what it said before" in done.stdout
     assert "  refill          chart" in done.stdout
+
+
+def test_a_receiver_of_messages_is_added_by_its_map_and_judged(itb: Itb, tmp_path: Path) -> None:
+    file = tmp_path / "map.toml"
+    file.write_text('receiving = ["ENGINE", "WARD"]\nversion = "2.5.1"\n')
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        url = f"mllp://127.0.0.1:{there.getsockname()[1]}"
+        added = itb("endpoints", "add", "ward", url, "--map", str(file), "--sender", "engine-a")
+        card, whole = itb("doctor", "ward"), itb("doctor")
+    assert (added.exit_code, card.exit_code) == (0, 0)
+    assert card.stdout.splitlines()[0] == f"ward\t{url}\tHL7 v2.5.1"
+    assert f"ok    HL7 v2 receiver ward: {url}: takes connections" in whole.stdout
+    away = itb("doctor", "ward")
+    assert (away.exit_code, "FAIL  no MLLP connection: ConnectionRefusedError" in away.stdout) == (1, True)
+    assert f"FAIL  HL7 v2 receiver ward: {url}: no MLLP connection" in itb("doctor").stdout
+    for command in (("reconcile", "ward"), ("endpoints", "subscribe", "ward", "http://here.invalid")):
+        done = itb(*command)
+        assert (done.exit_code, "nothing can be read from it" in done.stderr) == (1, True)
+    taken = itb("endpoints", "add", "other", url, "--sender", "engine-a")
+    assert "is the sender of endpoint ward already" in taken.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("mllp://127.0.0.1",), "mllp(s)://HOST:PORT"),
+        (("mllp://127.0.0.1:9", "--ca", "ca.pem"), "mllps:// receiver"),
+        (("http://ehr.invalid/fhir", "--answer-seconds", "5"), "mllp:// receiver"),
+    ],
+)
+def test_a_receiver_that_cannot_be_used_is_refused(itb: Itb, arguments: tuple[str, ...], words: str) -> None:
+    done = itb("endpoints", "add", "ward", *arguments)
+    assert (done.exit_code, words in done.stderr) == (2, True)
+
+
+def test_a_map_that_cannot_be_used_is_refused(itb: Itb, tmp_path: Path) -> None:
+    file = tmp_path / "map.toml"
+    for text, words in (("zone = 3", "zone"), ("zone = ", "--map")):
+        file.write_text(text)
+        done = itb("endpoints", "add", "ward", "mllp://127.0.0.1:9", "--map", str(file))
+        assert (done.exit_code, words in done.stderr) == (2, True)
 
 
 def test_an_endpoint_that_is_not_there_is_named(itb: Itb) -> None:

@@ -77,6 +77,54 @@ def test_the_report_of_events_says_what_they_do_not_hold(tmp_path: Path) -> None
     assert account["lost"]
 
 
+def inputs(folder: Path, command: str, frame: str) -> list[bytes]:
+    """The pieces of an input for a command: two children's histories, with a bad piece among them."""
+    events = [line + b"\n" for path in STORYLINES[:2] for line in path.read_bytes().splitlines()]
+    if command == "events-to-hl7":
+        return [*events[:3], b"{}\n", *events[3:]]
+    sent = [framed(write(load_event(loads(line))), frame) for line in events]
+    if command == "fhir-to-hl7":
+        made = run("hl7-to-fhir", stdin=b"".join(sent)).stdout_bytes.splitlines(keepends=True)
+        return [*made[:3], b"[]\n", *made[3:]]
+    return [*sent[:3], sent[0].replace(b"MSH", b"HSM"), *sent[3:]]
+
+
+@pytest.mark.parametrize("frame", ["mllp", "ndjson"])
+@pytest.mark.parametrize("command", ["hl7-to-fhir", "hl7-to-events", "events-to-hl7", "fhir-to-hl7"])
+def test_a_conversion_goes_on_where_its_checkpoint_says_byte_for_byte(
+    command: str, frame: str, tmp_path: Path
+) -> None:
+    pieces = inputs(tmp_path, command, frame)
+    file, out, job, losses = (tmp_path / name for name in ("in", "out", "job.ck", "losses"))
+    more = ["--losses", str(losses)] if command.startswith("hl7") else ["--frame", frame]
+    arguments = (command, *more, "--out", str(out), "--checkpoint", str(job), str(file))
+    file.write_bytes(b"".join(pieces[: len(pieces) // 2]))
+    assert run(*arguments).exit_code == 1
+    with out.open("ab") as half:
+        half.write(b"what a kill left behind the checkpoint")
+    file.write_bytes(b"".join(pieces))
+    assert run(*arguments).exit_code == 1
+    (tmp_path / "once").mkdir()
+    whole = [text.replace(str(tmp_path / "losses"), str(tmp_path / "once" / "losses")) for text in more]
+    assert out.read_bytes() == run(command, *whole, str(file)).stdout_bytes
+    if losses.exists():
+        assert losses.read_bytes() == (tmp_path / "once" / "losses").read_bytes()
+    file.write_bytes(b"".join([pieces[1], *pieces[1:]]))
+    changed = run(*arguments)
+    assert (changed.exit_code, "are not those that were done" in changed.stderr) == (4, True)
+
+
+def test_a_checkpoint_is_of_one_senders_file(tmp_path: Path) -> None:
+    sender, file = tmp_path / "sender.toml", tmp_path / "in"
+    file.write_bytes(READ[0].read_bytes())
+    arguments = ("hl7-to-events", "--sender", str(sender), "--out", str(tmp_path / "out"))
+    arguments = (*arguments, "--checkpoint", str(tmp_path / "job.ck"), str(file))
+    sender.write_bytes(Path(SENDER).read_bytes())
+    assert run(*arguments).exit_code == 0
+    sender.write_bytes(Path(SENDER).read_bytes() + b"\n# changed\n")
+    assert run(*arguments).exit_code == 4
+
+
 def test_a_bad_message_is_named_and_the_others_go_on() -> None:
     good = (golden.FIXTURES / "golden/refill/first.hl7").read_bytes()
     bad = good.replace(b"|mL^mL^UCUM", b"|cc^cc^UCUM", 1)

@@ -10,13 +10,26 @@ from typing import Any
 
 import pytest
 
+from fakes import lose_answer
 from mappings.exact_json import loads
 from mappings.paths import copy
-from service.store import audit, conflicts
-from service.store.conflicts import Conflict
+from service.store import audit
 from service.sync import arrival
 from service.sync.resolve import NotNow, decide
-from site_of_tests import DRUG, HISTORY, REFILL, THIRD, Site, event, program
+from site_of_tests import (
+    DRUG,
+    HISTORY,
+    REFILL,
+    THIRD,
+    Site,
+    edit,
+    event,
+    newest,
+    open_conflicts,
+    program,
+    say,
+    the_conflict,
+)
 
 Json = Any
 
@@ -29,13 +42,6 @@ def site(tmp_path: Path, database_url: str) -> Site:
     made.push()
     made.pull()
     return made
-
-
-def edit(site: Site, kind: str, id: str, change: Any, type: str | None = None) -> None:
-    (history,) = site.held(kind, id, type)
-    resource = copy(history[-1])
-    change(resource)
-    site.ehr.update(resource)
 
 
 def lot(value: str) -> Any:
@@ -57,26 +63,6 @@ def faster(resource: Json) -> None:
     for extension in resource["extension"]:
         if extension["url"].endswith("itb-daily-dose"):
             extension["valueQuantity"]["value"] = 150
-
-
-def open_conflicts(site: Site) -> list[Conflict]:
-    with site.store.read() as c:
-        return conflicts.search(c, 1, limit=100, status="open")
-
-
-def the_conflict(site: Site) -> Conflict:
-    (found,) = open_conflicts(site)
-    return found
-
-
-def say(site: Site, choices: dict[str, str], person: str) -> Conflict:
-    found = decide(site.store, 1, the_conflict(site).id, choices, person, site.now())
-    assert found is not None
-    return found
-
-
-def newest(site: Site, id: str) -> Json:
-    return site.versions("clinic-a", id)[-1]
 
 
 def statuses(site: Site) -> dict[str, int]:
@@ -341,6 +327,21 @@ class Killed(BaseException):
 
 def kill(name: str) -> None:
     raise Killed
+
+
+@pytest.mark.parametrize("by_poll", [True, False])
+def test_an_edit_of_what_we_do_not_know_to_have_arrived_is_read_in(site: Site, by_poll: bool) -> None:
+    """Our first write was done and its answer lost; before it is read back, somebody has edited it."""
+    site.send(REFILL | {"id": "R-2", "occurred_at": "2025-02-09T12:00:00-06:00"})
+    site.ehr.after = [lose_answer]
+    site.push(rounds=1)
+    edit(site, "refill", "R-2", noted("theirs"))
+    if by_poll:
+        site.pull()
+    site.push()
+    assert site.one("refill", "R-2")["note"] == [{"text": "theirs"}]
+    assert newest(site, "R-2")["note"] == "theirs"
+    assert statuses(site).keys() == {"sent"}
 
 
 @pytest.mark.parametrize("read_first", [True, False])

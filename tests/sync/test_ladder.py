@@ -13,10 +13,12 @@ import mappings
 from fakes import EHRS
 from mappings import bundle, chart
 from mappings.exact_json import dumps, loads
+from mappings.hl7v2 import SenderMap, sender_map
 from mappings.identity import resource_identity
 from service.sync import capability, ladder
 from service.sync.capability import WRITTEN, Matrix, cannot_write
 from service.sync.ladder import Plan, choose, shape, superseded
+from service.sync.tell import plan_of
 from strategies import ANY_EVENT
 
 SERVERS = {path.stem: capability.read(loads(path.read_bytes())) for path in sorted(EHRS.glob("*.json"))}
@@ -100,10 +102,18 @@ def test_a_server_without_patients_to_find_gets_nothing() -> None:
     assert "patients cannot be searched" in plan.why[0]
 
 
-def test_rungs_that_are_not_there_yet_are_named_and_never_chosen() -> None:
-    assert set(ladder.RUNGS) >= ladder.NOT_YET
+def test_a_message_is_for_receivers_of_messages_only() -> None:
     chosen = {choose(matrix, event(case)).rung for matrix in SERVERS.values() for case in RUNGS}
-    assert chosen <= (set(ladder.RUNGS) - ladder.NOT_YET)
+    assert chosen == set(ladder.RUNGS) - {"hl7v2"}
+    plans = [plan_of(event(case), SenderMap()) for case in RUNGS]
+    assert {(plan.rung, plan.lost) for plan in plans} == {("hl7v2", ())}
+    assert plan_of(event("refill/everything"), SenderMap()).types == {"RAS^O17^RAS_O17"}
+
+
+def test_a_message_that_its_own_map_cannot_read_is_none() -> None:
+    plan = plan_of(event("refill/everything"), sender_map({"namespaces": {"X": "another"}}))
+    assert (plan.rung, plan.why) == ("none", ("ORC[1]-3 source",))
+    assert "volume_instilled" in plan.lost
 
 
 SOME_TYPES = st.lists(st.sampled_from(WRITTEN), unique=True, min_size=1)

@@ -259,6 +259,26 @@ def test_a_patient_merged_there_is_followed(ward: Ward) -> None:
     assert (ward.waiting(), asked(ward)) == ([], [])
 
 
+def test_what_was_added_there_stays_when_we_write_again(ward: Ward) -> None:
+    added = {"url": "http://ehr.invalid/billing", "valueString": "B-17"}
+    for type, kind, id in (
+        ("Procedure", "programming-session", "P-3"),
+        ("MedicationAdministration", "segment", "P-3"),
+    ):
+        resource = ward.find(type, kind, id)
+        resource.setdefault("extension", []).append(added)
+        ward.put(resource)
+    ward.sync()
+    correct(ward, "P-3", status="entered-in-error")
+    ward.sync()
+    session = ward.find("Procedure", "programming-session", "P-3")
+    segment = ward.find("MedicationAdministration", "segment", "P-3")
+    assert {session["status"], segment["status"]} == {"entered-in-error"}
+    assert added in session["extension"]
+    assert added in segment["extension"]
+    assert (ward.waiting(), asked(ward)) == ([], [])
+
+
 # --- notifications ----------------------------------------------------------------------------------------
 
 

@@ -103,6 +103,19 @@ def test_a_refill_of_theirs_without_an_identifier_is_known_by_its_id(site: Site)
     assert len(site.versions("hapi", f"MedicationAdministration/{stored['id']}")) == 1
 
 
+def test_a_record_of_theirs_that_we_correct_keeps_its_own_number(site: Site) -> None:
+    stored = foreign(site, effectiveDateTime="2025-03-01T12:00:00-06:00")
+    site.pull()
+    (event,) = site.versions("hapi", "A-77")
+    assert site.send(event | {"version": 2, "note": "left side"}) == ["corrected"]
+    assert site.push() == {"sent": 1}
+    there = site.ehr.read("MedicationAdministration", stored["id"])
+    assert there["note"] == [{"text": "left side"}]
+    assert stored["identifier"][0] in there["identifier"]
+    assert there["subject"]["reference"] == stored["subject"]["reference"]
+    assert set(site.pull()) <= {"echo"}
+
+
 @pytest.mark.parametrize(
     ("changes", "rule"),
     [

@@ -69,12 +69,14 @@ def test_a_ledger_restored_to_an_older_state_doubles_nothing_and_comes_to_the_sa
     backup.back_up(site.store, tmp_path / "itb.bak", verify.verified, lambda step: None)
     site.send(*HISTORY[kept:])
     site.push()
-    before, resources = told(site), set(site.ehr.history)
+    before, resources, written = told(site), set(site.ehr.history), copies(site)
     restore(site, tmp_path / "itb.bak")
     site.send(*HISTORY)
     settle(site)
     assert set(site.ehr.history) == resources, "one resource more is a double"
     assert told(site) == before
+    again = {key for key, number in copies(site).items() if number > written[key]}
+    assert {type for type, _ in again} <= {"Provenance"}, "a program that was replaced showed as active again"
     assert site.running() == ["clinic-a.P-3"]
     assert {d.status for d in site.deliveries()} == {"sent"}
     assert [len(site.versions("clinic-a", e["id"])) for e in HISTORY] == [1] * len(HISTORY)

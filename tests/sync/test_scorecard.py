@@ -10,9 +10,10 @@ import golden
 from fakes import EHRS
 from mappings import EVENT_TYPES
 from mappings.exact_json import dumps, loads
+from mappings.hl7v2 import SenderMap, sender_map
 from service.cli_servers import card_lines
 from service.sync import capability
-from service.sync.scorecard import is_good, samples, scorecard
+from service.sync.scorecard import is_good, message_card, samples, scorecard
 
 
 def card(name: str, held: Any = None, **options: Any) -> Any:
@@ -60,6 +61,16 @@ def test_the_events_of_the_ledger_count_too() -> None:
     (refill,) = [event for event in made["events"] if event["type"] == "refill"]
     assert refill["judged"] == 2
     assert "drug.other_lots" in refill["lost"]
+
+
+def test_a_receiver_of_messages_is_judged_by_its_map() -> None:
+    good = message_card(SenderMap())
+    assert {event["rung"] for event in good["events"]} == {"hl7v2"}
+    assert is_good(good)
+    assert not is_good(message_card(sender_map({"namespaces": {"X": "another"}})))
+    shown = card_lines(good | {"endpoint": "e", "url": "mllp://h:1", "error": None})
+    assert shown[0] == "e\tmllp://h:1\tHL7 v2.6"
+    assert any("dose-change" in line and "RDE^O11^RDE_O11" in line for line in shown)
 
 
 def test_the_card_for_people_names_every_type_and_event() -> None:

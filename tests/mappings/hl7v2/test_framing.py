@@ -57,6 +57,19 @@ def test_a_bad_piece_stops_no_other(stream: bytes) -> None:
     assert isinstance(second, MappingError)
 
 
+@given(st.integers(1, 400), st.integers(1, 4000))
+def test_an_mllp_block_that_is_cut_short_is_no_message(gone: int, size: int) -> None:
+    stream = b"".join(framed(parse(data), "mllp") for data in SENT[:2])[:-gone]
+    found = [piece for _, piece in messages(chunks(stream, size))]
+    if gone == 1:  # the return behind the end
+        assert found == SENT[:2]
+        return
+    whole, cut = found
+    assert whole == SENT[0]
+    assert isinstance(cut, MappingError)
+    assert [issue.rule for issue in cut.issues] == ["framing"]
+
+
 @given(st.binary(max_size=300), st.integers(1, 50))
 def test_any_bytes_are_cut_or_refused(data: bytes, size: int) -> None:
     for number, piece in messages(chunks(data, size), sizes=Sizes(bytes=100)):

@@ -31,6 +31,8 @@ THEIRS = sender_map(
     }
 )
 
+ABROAD = sender_map({"write_zone": "Pacific/Auckland"})
+
 
 def back(message: bytes, sender: SenderMap) -> Event:
     reading = read(parse(message), sender)
@@ -52,6 +54,24 @@ def check(event: Event, sender: SenderMap, message: str = "") -> None:
 @given(EVENTS, st.sampled_from([SenderMap(), THEIRS]))
 def test_any_event_survives_its_message(event: Event, sender: SenderMap) -> None:
     check(event, sender)
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(EVENTS, st.data())
+def test_times_by_another_zones_clocks_are_still_the_event(event: Event, data: st.DataObject) -> None:
+    names = OTHERS.get(event["type"], ("ORU^R01",))
+    written = dump(write(event, ABROAD, message=data.draw(st.sampled_from(names))))
+    for reader in (ABROAD, SenderMap()):
+        assert str(back(written, reader)) == str(event)
+
+
+def test_a_field_and_an_obx_that_mean_another_instant_are_still_refused() -> None:
+    event = golden.events(CASES["refill/first"])[-1]
+    message = write(event, ABROAD)
+    (rxa,) = [segment for segment in message.segments if segment[0] == "RXA"]
+    assert rxa[3].endswith("+1300")
+    rxa[3] = rxa[4] = rxa[3].replace("+1300", "+1200")
+    assert {issue.rule for issue in read(message).errors} == {"contradiction"}
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow])

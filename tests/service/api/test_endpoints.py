@@ -21,6 +21,7 @@ from service.sync import survey
 Json = Any
 ENDPOINTS = "/api/v1/endpoints"
 URL = "http://ehr.invalid/fhir"
+RECEIVER = "mllp://engine.invalid:2575"
 
 
 def add(client: FlaskClient, name: str = "hapi", **more: Any) -> Any:
@@ -115,6 +116,13 @@ def test_a_name_is_given_once(client: FlaskClient) -> None:
         ({"options": {"create_missing_patients": "yes"}}, "options.create_missing_patients"),
         ({"options": {"headers": {"A": "b\r\nC: d"}}}, "options.headers"),
         ({"options": {"headers": ["A"]}}, "options.headers"),
+        ({"url": "mllp://engine.invalid"}, "url"),
+        ({"url": "mllp://engine.invalid:2575/path"}, "url"),
+        ({"url": RECEIVER, "options": {"hl7v2": {"zone": "Chicago"}}}, "options.hl7v2"),
+        ({"url": RECEIVER, "options": {"hl7v2": {"accept_ack": "NE"}}}, "options.hl7v2"),
+        ({"url": RECEIVER, "options": {"hl7v2": {"application_ack": "ER"}}}, "options.hl7v2"),
+        ({"url": RECEIVER, "options": {"ca_file": "/ca.pem"}}, "$"),
+        ({"url": URL, "options": {"hl7v2": {}}}, "$"),
     ],
 )
 def test_an_unusable_endpoint_is_refused(client: FlaskClient, change: Json, path: str) -> None:
@@ -250,6 +258,19 @@ def test_deliveries_are_paged(app: Flask, client: FlaskClient) -> None:
     rest = client.get("/api/v1/deliveries", query_string={"cursor": first["next_cursor"]}).json
     assert [d["id"] for d in first["deliveries"] + rest["deliveries"]] == [1, 2, 3, 4, 5]
     assert rest["next_cursor"] is None
+
+
+def test_a_receiver_of_messages_is_an_endpoint_like_any_other(client: FlaskClient) -> None:
+    options = {"hl7v2": {"receiving": ["ENGINE", "WARD"]}, "sender": "engine-a", "answer_seconds": 10}
+    made = add(client, "ward", url=RECEIVER, options=options)
+    assert (made.status_code, made.json["url"]) == (201, RECEIVER)
+    assert made.json["options"].items() >= options.items()
+    assert client.post("/api/v1/events", json=REFILL).status_code == 201
+    assert pending(client) == [("ward", "R-1")]
+    card = client.get(f"{ENDPOINTS}/ward/scorecard").json
+    assert {event["rung"] for event in card["events"]} == {"hl7v2"}
+    taken = add(client, "other", url=RECEIVER, options={"sender": "engine-a"})
+    assert (taken.status_code, taken.json["errors"][0]["path"]) == (409, "options.sender")
 
 
 def test_an_event_is_not_sent_back_to_where_it_came_from(app: Flask, client: FlaskClient) -> None:

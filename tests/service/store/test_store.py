@@ -302,7 +302,9 @@ def test_an_endpoint_keeps_what_it_was_told_over_the_defaults(store: Store) -> N
     [
         ("sqlite_autoindex_events_1", lambda c: events.find(c, 1, "s", "i")),
         ("ix_events_pump", lambda c: events.timeline(c, 1, SERIAL)),
-        ("ix_events_pump", lambda c: events.current(c, 1, pump=SERIAL, type="device")),
+        ("ix_events_pump", lambda c: events.current(c, 1, pump=SERIAL, limit=2)),
+        ("ix_events_device", lambda c: events.devices_of(c, 1, [SERIAL, "x"])),
+        ("sqlite_autoindex_events_1", lambda c: events.versions_of(c, 1, [("s", "i"), ("s", "j")])),
         ("ix_events_patient", lambda c: events.search(c, 1, limit=9, patient=("s", PATIENT["value"]))),
         (
             "ix_events_patient",
