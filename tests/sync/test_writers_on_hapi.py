@@ -92,8 +92,11 @@ class Writer:
             return {key: link.remote_id for key, link in links.find_many(c, self.endpoint.id, keys).items()}
 
 
-def patients_of(events: list[Json]) -> list[str]:
-    return sorted({event["patient"]["value"] for event in events})
+def registered(ehr: HttpEhr, value: str) -> str:
+    """`Patient/id` of a patient who is there now."""
+    named = [{"system": MRN, "value": value}]
+    made = ehr.create({"resourceType": "Patient", "identifier": named}, f"identifier={MRN}|{value}")
+    return f"Patient/{made['id']}"
 
 
 def wanted(events: list[Json]) -> dict[Key, Json]:
@@ -103,11 +106,11 @@ def wanted(events: list[Json]) -> dict[Key, Json]:
     return {identity.resource_identity(one): one for one in made}
 
 
-def everything(ehr: HttpEhr, events: list[Json], expected: dict[Key, Json]) -> dict[Key, list[Json]]:
+def everything(ehr: HttpEhr, patients: list[str], expected: dict[Key, Json]) -> dict[Key, list[Json]]:
     """What the patients' records in the EHR hold, and the Provenances, which no patient's record has."""
     held: dict[Key, list[Json]] = {}
-    for value in patients_of(events):
-        for page in ehr.search("MedicationAdministration", {"patient.identifier": f"{MRN}|{value}"}):
+    for patient in patients:
+        for page in ehr.search("MedicationAdministration", {"patient": patient}):
             for one in page.resources:
                 held.setdefault(identity.resource_identity(one), []).append(one)
     ids = sorted(id for type, id in expected if type == "Provenance")
@@ -118,11 +121,11 @@ def everything(ehr: HttpEhr, events: list[Json], expected: dict[Key, Json]) -> d
     return held
 
 
-def wrong(hapi: str, writers: list[Writer], events: list[Json]) -> Counter[str]:
+def wrong(ehr: HttpEhr, writers: list[Writer], events: list[Json], patients: list[str]) -> Counter[str]:
     """What HAPI or a writer has other than once, other than it was sent, or in a later version."""
     expected = wanted(events)
     found = Counter[str]()
-    held = everything(HttpEhr(hapi, deadline_s=120), events, expected)
+    held = everything(ehr, patients, expected)
     for key, resource in expected.items():
         there = held.get(key, [])
         found["lost"] += not there
@@ -146,14 +149,12 @@ def run() -> str:
 def at_once(folder: Path, hapi: str, run: str, number: int, written: int) -> Counter[str]:
     events = [refill(run, n) for n in range(written)]
     ehr = HttpEhr(hapi)
-    for value in patients_of(events):
-        named = [{"system": MRN, "value": value}]
-        ehr.create({"resourceType": "Patient", "identifier": named}, f"identifier={MRN}|{value}")
+    patients = [registered(ehr, value) for value in sorted({event["patient"]["value"] for event in events})]
     together = threading.Barrier(number)
     writers = [Writer(folder, hapi, events) for _ in range(number)]
     with ThreadPoolExecutor(number) as pool:
         list(pool.map(lambda writer: writer.work(together), writers))
-    made = wrong(hapi, writers, events)
+    made = wrong(ehr, writers, events, patients)
     for writer in writers:
         writer.store.close()
     return made
