@@ -116,6 +116,11 @@ def dumps(value: Json) -> bytes:
     return _written(value, _ENCODER)
 
 
+def copied(value: Json) -> Json:
+    """A deep copy: as bytes and back, as that is the fastest way, and what we wrote needs no second look."""
+    return _DECODER.decode(dumps(value))
+
+
 def dumps_sorted(value: Json) -> bytes:
     """`dumps` with the keys of each object in order."""
     return _written(value, _SORTING_ENCODER)

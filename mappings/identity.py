@@ -143,7 +143,6 @@ def said(resource: Json) -> Json:
 
 
 def _neutral(value: Json) -> Json:
-    """The same value where nothing in it must go: most of a resource is not copied."""
     if isinstance(value, dict):
         made = {k: _neutral(v) if type(v) in _NESTED else v for k, v in value.items()}
         if "identifier" in made and "reference" in made:

@@ -17,6 +17,13 @@ from mappings.exact_json import loads
 from .sync.retry import retry_after_s
 
 Json = Any
+LATER = (202, 429, 502, 503, 504)
+"""The server is at work, or busy: it is asked again."""
+LOST = {
+    404: "the server does not know this export any more",
+    410: "this export has expired on the server",
+    500: "this export failed on the server",
+}
 PATIENCE_S = 24 * 3600.0
 """How long a server may work on an export that is waited for."""
 MOST_WAIT_S = 60.0
@@ -30,6 +37,10 @@ class SourceError(Exception):
 
 class SilentError(SourceError):
     """The server did not answer, or broke off."""
+
+
+class Lost(SourceError):
+    """The export is no more: it has expired, was removed, or failed on the server."""
 
 
 class Source(Protocol):
@@ -75,41 +86,76 @@ class Server:
 
     def __init__(self, url: str, headers: Mapping[str, str], waiting: Callable[[str], None]) -> None:
         self._url, self._waiting = url, waiting
-        self._session = requests.Session()
-        self._session.trust_env = False
-        self._session.headers.update(headers)
+        self._session = _session_of(headers)
 
     def manifest(self) -> Json:
         end = time.monotonic() + PATIENCE_S
         while time.monotonic() < end:
-            with self._get(self._url, "application/json") as answer:
+            with _got(self._session, self._url, {"Accept": "application/json"}) as answer:
                 if answer.status_code == 200:
                     return _checked(answer.raw.read(MANIFEST_BYTES, decode_content=True))
-                if answer.status_code not in (202, 429, 503):
+                if answer.status_code in LOST:
+                    raise Lost(f"{LOST[answer.status_code]} (HTTP {answer.status_code})")
+                if answer.status_code not in LATER:
                     raise SourceError(f"the manifest is refused with HTTP {answer.status_code}")
                 self._waiting(answer.headers.get("X-Progress", ""))
-                asked = retry_after_s(answer.headers.get("Retry-After", "1"), _date(answer))
-            time.sleep(min(max(asked or 1.0, 0.1), MOST_WAIT_S))
+                asked = _asked_s(answer)
+            time.sleep(asked)
         raise SilentError("the server has worked on this export for a day")
 
     def lines(self, url: str) -> Iterator[bytes]:
         absolute = urljoin(self._url, url)
         if urlsplit(absolute)[:2] != urlsplit(self._url)[:2]:
             raise SourceError(f"{urlsplit(absolute)[1]} is another server than that of the manifest")
-        with self._get(absolute, "application/fhir+ndjson") as answer:
+        with _got(self._session, absolute, {"Accept": "application/fhir+ndjson"}) as answer:
+            if answer.status_code in LOST:
+                raise Lost(f"{LOST[answer.status_code]} (HTTP {answer.status_code})")
             if answer.status_code != 200:
                 raise SourceError(f"a file is refused with HTTP {answer.status_code}")
             yield from _split(answer.iter_content(65_536))
 
-    @contextmanager
-    def _get(self, url: str, accept: str) -> Iterator[requests.Response]:
-        try:
-            with self._session.get(
-                url, headers={"Accept": accept}, stream=True, timeout=(5, 60), allow_redirects=False
-            ) as answer:
-                yield answer
-        except requests.RequestException as error:
-            raise SilentError(f"{urlsplit(url)[1]}: {type(error).__name__}") from None
+
+def kick_off(url: str, headers: Mapping[str, str], waiting: Callable[[str], None]) -> str:
+    """Ask a server for an export; the URL that tells its status. Waits where the server is busy (429)."""
+    asked = {"Accept": "application/fhir+json", "Prefer": "respond-async", **headers}
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        with _session_of(asked) as session, _got(session, url, {}) as answer:
+            if answer.status_code == 202:
+                where = urljoin(url, answer.headers.get("Content-Location", ""))
+                if urlsplit(where)[:2] != urlsplit(url)[:2] or where == url:
+                    raise SourceError(
+                        "the server accepted the export, and does not say where to ask about it"
+                    )
+                return where
+            if answer.status_code not in LATER:
+                raise SourceError(f"the server refuses this export with HTTP {answer.status_code}")
+            waiting("the server is busy")
+            wait_s = _asked_s(answer)
+        time.sleep(wait_s)
+    raise SilentError("the server was busy for a day")
+
+
+def _session_of(headers: Mapping[str, str]) -> requests.Session:
+    session = requests.Session()
+    session.trust_env = False
+    session.headers.update(headers)
+    return session
+
+
+@contextmanager
+def _got(session: requests.Session, url: str, headers: Mapping[str, str]) -> Iterator[requests.Response]:
+    try:
+        with session.get(url, headers=headers, stream=True, timeout=(5, 60), allow_redirects=False) as answer:
+            yield answer
+    except requests.RequestException as error:
+        raise SilentError(f"{urlsplit(url)[1]}: {type(error).__name__}") from None
+
+
+def _asked_s(answer: requests.Response) -> float:
+    """How long the server asks to wait, within bounds."""
+    asked = retry_after_s(answer.headers.get("Retry-After", "1"), _date(answer))
+    return min(max(asked or 1.0, 0.1), MOST_WAIT_S)
 
 
 def _split(chunks: Iterator[bytes]) -> Iterator[bytes]:

@@ -36,6 +36,12 @@ def pieces(file: BinaryIO) -> Iterator[bytes]:
             yield piece
 
 
+def waiting(progress: str) -> None:
+    """Say once what a server says of its progress."""
+    with advancing(f"waiting for the server: {progress}", None):
+        pass
+
+
 @contextmanager
 def advancing(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """A bar on standard error, where that is a terminal; call what it gives with each step that is done."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from operator import is_
 from typing import Any
 
 from mappings.exact_json import dumps, loads
@@ -23,13 +24,17 @@ def literal_references(node: Json) -> Iterator[str]:
 
 
 def with_identifiers(node: Json, found: dict[str, Json]) -> Json:
-    """A copy whose literal references also carry the business identifiers of `found`."""
+    """The same, with the business identifiers of `found` beside literal references; the rest is shared."""
     if isinstance(node, list):
-        return [with_identifiers(item, found) if type(item) in NESTED else item for item in node]
-    made = {
-        key: with_identifiers(value, found) if type(value) in NESTED else value for key, value in node.items()
+        items = [with_identifiers(item, found) if type(item) in NESTED else item for item in node]
+        return node if all(map(is_, items, node)) else items
+    changed = {
+        key: made
+        for key, value in node.items()
+        if type(value) in NESTED and (made := with_identifiers(value, found)) is not value
     }
-    name = found.get(node["reference"]) if isinstance(node.get("reference"), str) else None
-    if name is not None and "identifier" not in node:
-        made |= {"type": node["reference"].partition("/")[0], "identifier": dict(name)}
-    return made
+    reference = node.get("reference")
+    name = found.get(reference) if type(reference) is str and "identifier" not in node else None
+    if name is not None:
+        changed |= {"type": reference.partition("/")[0], "identifier": dict(name)}
+    return node | changed if changed else node

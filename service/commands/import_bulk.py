@@ -21,7 +21,7 @@ from service import bulk_reading
 from service.bulk_source import SilentError, Source, SourceError, source_of
 from service.intake import Loaded
 from service.opening import TENANT, now
-from service.progress import advancing
+from service.progress import advancing, waiting
 from service.store import audit, events
 from service.store.keys import Caller
 from service.store.spool import Spool
@@ -82,7 +82,7 @@ def _header(text: str) -> tuple[str, str]:
 def _run(job: Job, source: str, place: str, headers: dict[str, str], checkpoint: Path | None) -> None:
     if checkpoint is None:
         with tempfile.TemporaryDirectory(prefix="itb-bulk-") as folder:
-            _import(job, source, source_of(place, headers, _waiting), Spool(Path(folder) / "spool"))
+            _import(job, source, source_of(place, headers, waiting), Spool(Path(folder) / "spool"))
         return
     with marks.held(checkpoint):
         try:
@@ -91,12 +91,7 @@ def _run(job: Job, source: str, place: str, headers: dict[str, str], checkpoint:
             raise Stopped(
                 f"{checkpoint} is not a checkpoint of this command: {type(error).__name__}"
             ) from None
-        _import(job, source, source_of(place, headers, _waiting), spool)
-
-
-def _waiting(progress: str) -> None:
-    with advancing(f"waiting for the server: {progress}", None):
-        pass
+        _import(job, source, source_of(place, headers, waiting), spool)
 
 
 def _import(job: Job, source: str, origin: Source, spool: Spool) -> None:

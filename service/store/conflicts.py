@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Unpack
 
 from sqlalchemy import Connection, Row, Select, func, insert, select, update
 
 from mappings.exact_json import dumps, loads
 
 from . import deliveries
+from .listing import Wanted, listed
 from .tables import conflicts
 from .times import stamp
 
@@ -134,22 +135,9 @@ def open_in_lane(c: Connection, tenant_id: int, lane: str) -> list[Conflict]:
     return [_conflict(row) for row in c.execute(query.order_by(conflicts.c.id))]
 
 
-def search(
-    c: Connection,
-    tenant_id: int,
-    *,
-    limit: int,
-    after_id: int = 0,
-    status: str | None = None,
-    endpoint_id: int | None = None,
-) -> list[Conflict]:
+def search(c: Connection, tenant_id: int, **wanted: Unpack[Wanted]) -> list[Conflict]:
     """Conflicts in order of their numbers, from `after_id`."""
-    query = select(conflicts).where(conflicts.c.tenant_id == tenant_id, conflicts.c.id > after_id)
-    if status is not None:
-        query = query.where(conflicts.c.status == status)
-    if endpoint_id is not None:
-        query = query.where(conflicts.c.endpoint_id == endpoint_id)
-    return [_conflict(row) for row in c.execute(query.order_by(conflicts.c.id).limit(limit))]
+    return [_conflict(row) for row in c.execute(listed(conflicts, tenant_id, **wanted))]
 
 
 def counts(c: Connection) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Unpack
 
 from sqlalchemy import Connection, Row, Select, bindparam, exists, func, insert, select, update
 
@@ -20,6 +20,7 @@ from mappings.event import Event, lane_key
 from . import lanes
 from .endpoints import Endpoint
 from .lanes import WAITING, Lease, in_line
+from .listing import Wanted, listed
 from .tables import deliveries, events
 from .times import stamp
 
@@ -185,22 +186,9 @@ def find(c: Connection, tenant_id: int, id: int) -> Delivery | None:
     return _first(c, select(deliveries).where(deliveries.c.tenant_id == tenant_id, deliveries.c.id == id))
 
 
-def search(
-    c: Connection,
-    tenant_id: int,
-    *,
-    limit: int,
-    after_id: int = 0,
-    status: str | None = None,
-    endpoint_id: int | None = None,
-) -> list[Delivery]:
+def search(c: Connection, tenant_id: int, **wanted: Unpack[Wanted]) -> list[Delivery]:
     """Deliveries in order of their numbers, from `after_id`."""
-    query = select(deliveries).where(deliveries.c.tenant_id == tenant_id, deliveries.c.id > after_id)
-    if status is not None:
-        query = query.where(deliveries.c.status == status)
-    if endpoint_id is not None:
-        query = query.where(deliveries.c.endpoint_id == endpoint_id)
-    return [_delivery(row) for row in c.execute(query.order_by(deliveries.c.id).limit(limit))]
+    return [_delivery(row) for row in c.execute(listed(deliveries, tenant_id, **wanted))]
 
 
 def are_going(c: Connection, endpoint_id: int, lane: str) -> bool:

@@ -98,7 +98,7 @@ def _accept_new(
     )
     made = [
         # Its first version is what they told.
-        _link(endpoint, told.resource, event, one.seq, ours=_ours(event, told.resource))
+        _link(endpoint, told.resource, told.content_hash, event, one.seq, ours=_ours(event, told.resource))
         for (told, event), one in zip(new, admitted, strict=True)
         if isinstance(one, Accepted)
     ]
@@ -129,7 +129,11 @@ def conclude(
     else:
         done = _admit(c, endpoint, event, now, actor)
         outcome, seq = ("corrected" if agrees else "merged"), done.seq
-    links.save(c, _link(endpoint, resource, event, seq, None if agrees else theirs, said), now=now)
+    links.save(
+        c,
+        _link(endpoint, resource, content_hash(resource), event, seq, None if agrees else theirs, said),
+        now=now,
+    )
     if seq is not None and (not agrees or (differs and len(encode(event)) > 1)):
         # The rest of what the record is told by must follow, also in the EHR that changed it.
         deliveries.again(c, endpoint.tenant_id, event, seq, endpoint.id, at=stamp(now))
@@ -260,6 +264,7 @@ def _identity(resource: Json, told: Event) -> tuple[str, str]:
 def _link(
     endpoint: Endpoint,
     resource: Json,
+    hashed: str,
     about: Event,
     seq: int | None,
     told: Event | None = None,
@@ -275,7 +280,7 @@ def _link(
         resource_type=resource["resourceType"],
         remote_id=resource["id"],
         version_id=str(resource.get("meta", {}).get("versionId", "")),
-        content_hash=content_hash(resource),
+        content_hash=hashed,
         event_seq=seq,
         told=None if told is None else dumps(told).decode(),
         ours=ours,
@@ -286,10 +291,12 @@ def _ours(theirs: Event, resource: Json) -> str | None:
     """The resource as we would write what it tells, where that is not all that it holds."""
     type = resource["resourceType"]
     made = next((one for one in encode(theirs) if one["resourceType"] == type and is_telling(one)), None)
-    if made is None or content_hash(made) == content_hash(resource):
+    if made is None:
         return None
     if _named(resource) != resource_identity(made):
         made.pop("identifier")  # the EHR's own record: our identifier is to be added
+    elif content_hash(made) == content_hash(resource):
+        return None
     return dumps(made).decode()
 
 

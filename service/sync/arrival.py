@@ -31,7 +31,7 @@ from service.store.times import stamp
 from . import agreement
 from .ehr import Ehr, Missing
 from .readback import LOOKS
-from .reading import Reader, Told, record_of
+from .reading import Reader, Told, names_of, record_of
 
 Json = Any
 Clock = Callable[[], datetime]
@@ -96,15 +96,40 @@ def _read(store: Store, ehr: Ehr, reader: Reader, endpoint: Endpoint, resources:
             continue
         link = known.get((version.resource_type, version.remote_id))
         arrived.append(Arrival(version, resource, link, echo=_is_echo(link, version)))
-    arrived = [one for old in arrived if (one := _current(ehr, endpoint, old)) is not None]
+    ours = _may_be_written(store, endpoint, arrived)
+    arrived = [
+        one
+        for old in arrived
+        if (one := _current(ehr, endpoint, old) if _place(old) in ours else old) is not None
+    ]
     reader.prepare([one.resource for one in arrived if _must_be_read(one)])
     return [_told(reader, one) if _must_be_read(one) else one for one in arrived]
 
 
+def _may_be_written(store: Store, endpoint: Endpoint, arrived: Sequence[Arrival]) -> set[tuple[str, str]]:
+    """Where a write of ours may be newer than what was read: an edit of something we hold, and what no link
+    leads to yet but carries the identifier of a record of ours."""
+    found = set()
+    names: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for one in arrived:
+        if one.echo:
+            continue
+        if one.link is not None:
+            found.add(_place(one))
+        elif (identity := _identity(one.resource)) is not None:
+            names[_place(one)] = names_of(identity[1])
+    with store.read() as c:
+        known = events.versions_of(c, endpoint.tenant_id, [one for some in names.values() for one in some])
+    # A device is known by its serial number, which names no record.
+    return found | {place for place, some in names.items() if not some or any(one in known for one in some)}
+
+
+def _place(one: Arrival) -> tuple[str, str]:
+    return one.seen.resource_type, one.seen.remote_id
+
+
 def _current(ehr: Ehr, endpoint: Endpoint, one: Arrival) -> Arrival | None:
-    """The arrival itself, or for an edit of something we hold what the EHR says of it now."""
-    if one.echo or (one.link is None and not _is_ours(one.resource)):
-        return one
+    """What the EHR says of it now; None when it is gone."""
     for _ in range(LOOKS):  # one answer may come from a cache: an edit is seen as often as a read-back looks
         try:
             now = ehr.read(one.seen.resource_type, one.seen.remote_id)
@@ -117,12 +142,11 @@ def _current(ehr: Ehr, endpoint: Endpoint, one: Arrival) -> Arrival | None:
     return found
 
 
-def _is_ours(resource: Json) -> bool:
+def _identity(resource: Json) -> tuple[str, str] | None:
     try:
-        resource_identity(resource)
+        return resource_identity(resource)
     except (ValueError, KeyError, AttributeError, TypeError):
-        return False
-    return True
+        return None
 
 
 def _is_echo(link: Link | None, version: RemoteVersion) -> bool:
@@ -140,7 +164,7 @@ def _must_be_read(one: Arrival) -> bool:
 def _told(reader: Reader, one: Arrival) -> Arrival:
     try:
         if is_telling(one.resource) or one.link is None:
-            return replace(one, told=reader.told(one.resource))
+            return replace(one, told=reader.told(one.resource, one.seen.content_hash))
         return replace(one, told=reader.told_by_part(one.resource, one.link))
     except MappingError as error:
         return replace(one, error=error)
@@ -200,8 +224,7 @@ def _once_each(arrived: Sequence[Arrival]) -> Iterator[list[Arrival]]:
         part: dict[tuple[str, str], Arrival] = {}
         again = []
         for one in left:
-            place = (one.seen.resource_type, one.seen.remote_id)
-            if part.setdefault(place, one) is not one:
+            if part.setdefault(_place(one), one) is not one:
                 again.append(one)
         yield list(part.values())
         left = again
@@ -237,10 +260,9 @@ def _due(
     for one in arrived:
         if _key(one.seen) in known:
             continue
-        place = (one.seen.resource_type, one.seen.remote_id)
-        link = linked.get(place)
+        link = linked.get(_place(one))
         if by_poll and _may_be_ours(c, endpoint, one, link):
-            hints.add(c, endpoint, [place], now=now())
+            hints.add(c, endpoint, [_place(one)], now=now())
             continue
         if link is not None and (one.link is None or link.version_id != one.link.version_id):
             if not _is_echo(link, one.seen):

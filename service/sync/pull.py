@@ -57,23 +57,23 @@ def pull(
     `thorough`: also what costs more than it mostly brings: deletions, and types that are read patient by
     patient. `accept_deletions`: a person has said that so much is gone there indeed.
     """
-    return _Pull(store, ehr, endpoint, now).run(thorough, accept_deletions)
+    return Round(store, ehr, endpoint, now).run(thorough, accept_deletions)
 
 
-class _Pull:
+class Round:
     """One round of reading one EHR."""
 
     def __init__(self, store: Store, ehr: Ehr, endpoint: Endpoint, now: Clock) -> None:
-        self._store, self._ehr, self._endpoint, self._now = store, ehr, endpoint, now
+        self.store, self._ehr, self.endpoint, self.now = store, ehr, endpoint, now
         self._reader = Reader(store, ehr, endpoint)
-        self._counts: dict[str, int] = {}
+        self.counts: dict[str, int] = {}
         self._overlap = endpoint.options.get("overlap_seconds", 300)
         with store.read() as c:
             self._positions = positions.of(c, endpoint.id)
         self._reached: dict[str, str] = {}
 
     def run(self, thorough: bool, accept_deletions: bool) -> Pulled:
-        matrix = survey.matrix_of(self._store, self._ehr, self._endpoint, self._now)
+        matrix = survey.matrix_of(self.store, self._ehr, self.endpoint, self.now)
         by_patient = []
         for type in TYPES:
             support = matrix.of(type)
@@ -88,19 +88,19 @@ class _Pull:
             kept = [type for type in TYPES if "history-type" in matrix.of(type).interactions]
             self._deletions(kept, accept_deletions)
         self._save()
-        return Pulled(self._counts)
+        return Pulled(self.counts)
 
     # --- by time ------------------------------------------------------------------------------------------
 
     def _by_time(self, type: str) -> None:
-        position = self._positions.get(type, self._endpoint.cursor)
+        position = self._positions.get(type, self.endpoint.cursor)
         since = before(position, self._overlap) if position is not None else None
         begun = newest = None
         for window in ahead(changes(self._ehr, type, since)):
             if begun is None and (begun := window.begun) is not None and self._was_reset(begun, position):
                 self._reset(type)
                 return self._by_time(type)
-            self._take(window.page.resources, type, window.reached if window.page.next else None)
+            self.take(window.page.resources, type, window.reached if window.page.next else None)
             newest = window.reached or newest
         end = begun or newest
         if end is not None and is_later(end, position):
@@ -113,19 +113,20 @@ class _Pull:
 
     def _reset(self, type: str) -> None:
         self._positions.pop(type, None)
-        with self._store.write() as c:
-            positions.forget(c, self._endpoint.id, type)
-            endpoints.set_cursor(c, self._endpoint.id, None)
+        with self.store.write() as c:
+            positions.forget(c, self.endpoint.id, type)
+            endpoints.set_cursor(c, self.endpoint.id, None)
             self._audit(c, "read-anew", f"{type}: the server's clock is before what was read there")
-        self._endpoint = endpoints.without_cursor(self._endpoint)
+        self.endpoint = endpoints.without_cursor(self.endpoint)
 
-    def _take(self, resources: list[Json], type: str, reached: str | None) -> None:
+    def take(self, resources: list[Json], type: str, reached: str | None) -> None:
+        """Take in resources of one type; `reached`: with them all is read up to that time of the server."""
         position = self._positions.get(type)
         moves = reached is not None and is_later(reached, position)
 
         def also(c: Connection) -> None:
             if moves and reached is not None:
-                positions.save(c, self._endpoint, type, reached, now=self._now())
+                positions.save(c, self.endpoint, type, reached, now=self.now())
 
         # A catheter names its pump, which may be on the same page.
         first = [r for r in resources if type != "Device" or "parent" not in r]
@@ -133,22 +134,23 @@ class _Pull:
         for some, last in ((first, not rest), (rest, True)):
             if some:
                 counts = take(
-                    self._store,
+                    self.store,
                     self._ehr,
                     self._reader,
-                    self._endpoint,
+                    self.endpoint,
                     some,
-                    self._now,
+                    self.now,
                     also if last else None,
                     by_poll=True,
                 )
-                self._add(counts)
+                self.add(counts)
         if moves and reached is not None:
             self._positions[type] = reached
 
-    def _add(self, counts: dict[str, int]) -> None:
+    def add(self, counts: dict[str, int]) -> None:
+        """Count what became of some."""
         for name, number in counts.items():
-            self._counts[name] = self._counts.get(name, 0) + number
+            self.counts[name] = self.counts.get(name, 0) + number
 
     # --- patient by patient -------------------------------------------------------------------------------
 
@@ -157,8 +159,8 @@ class _Pull:
             return
         after = ("", "")
         while True:
-            with self._store.read() as c:
-                known = events.patients(c, self._endpoint.tenant_id, limit=100, after=after)
+            with self.store.read() as c:
+                known = events.patients(c, self.endpoint.tenant_id, limit=100, after=after)
             if not known:
                 return
             for system, value in known:
@@ -173,9 +175,9 @@ class _Pull:
         for type in types:
             try:
                 for page in ahead(self._ehr.search(type, {"patient": id, "_count": "200"})):
-                    self._take(page.resources, type, None)
+                    self.take(page.resources, type, None)
             except (Refused, Missing):
-                self._add({"unreadable": 1})
+                self.add({"unreadable": 1})
 
     # --- what is gone -------------------------------------------------------------------------------------
 
@@ -185,7 +187,7 @@ class _Pull:
         reached: dict[str, str] = {}
         for type in types:
             what = f"{type}/_history"
-            position = self._positions.get(what) or self._positions.get(type) or self._endpoint.cursor
+            position = self._positions.get(what) or self._positions.get(type) or self.endpoint.cursor
             if position is None:
                 continue  # nothing was read before: nothing can be missed
             end = None
@@ -195,11 +197,11 @@ class _Pull:
             if end is not None and is_later(end, position):
                 reached[what] = end
         gone = list(dict.fromkeys(gone))
-        with self._store.read() as c:
-            known = links.count(c, self._endpoint.id)
+        with self.store.read() as c:
+            known = links.count(c, self.endpoint.id)
         if is_emptied(len(gone), known) and not accept:
-            self._add({NOT_BELIEVED: len(gone)})
-            with self._store.write() as c:
+            self.add({NOT_BELIEVED: len(gone)})
+            with self.store.write() as c:
                 self._audit(c, "emptied", f"{len(gone)} of {known} resources are said to be deleted")
             return
         for type, id in gone:
@@ -207,8 +209,8 @@ class _Pull:
         self._reached |= reached
 
     def _linked(self, type: str, ids: list[str]) -> list[tuple[str, str]]:
-        with self._store.read() as c:
-            found = links.of_remote(c, self._endpoint.id, type, ids) if ids else {}
+        with self.store.read() as c:
+            found = links.of_remote(c, self.endpoint.id, type, ids) if ids else {}
         return [(type, id) for id, link in found.items() if link.deleted_at is None]
 
     def confirm(self, type: str, id: str, *, was_said: bool = False) -> None:
@@ -221,11 +223,11 @@ class _Pull:
             found = self._looked_for(type, id)
         except Missing as error:
             if was_said or isinstance(error, Gone) or self._is_missed(type, id):
-                with self._store.write() as c:
-                    outcome = take_deletion(c, self._endpoint, type, id, self._now())
-                self._add({outcome: 1})
+                with self.store.write() as c:
+                    outcome = take_deletion(c, self.endpoint, type, id, self.now())
+                self.add({outcome: 1})
             return
-        self._take([found], type, None)  # of a deletion: it was brought back
+        self.take([found], type, None)  # of a deletion: it was brought back
 
     def _looked_for(self, type: str, id: str) -> Json:
         """The resource; raises `Gone`, or `Missing` after `LOOKS` looks: a cache may not have it yet."""
@@ -238,28 +240,28 @@ class _Pull:
         raise AssertionError("not reached")
 
     def _is_missed(self, type: str, id: str) -> bool:
-        with self._store.read() as c:
-            link = links.find_remote(c, self._endpoint.id, type, id)
-        return link is not None and links.is_missed(link, self._now())
+        with self.store.read() as c:
+            link = links.find_remote(c, self.endpoint.id, type, id)
+        return link is not None and links.is_missed(link, self.now())
 
     # --- positions ----------------------------------------------------------------------------------------
 
     def _save(self) -> None:
         if not self._reached:
             return
-        with self._store.write() as c:
+        with self.store.write() as c:
             for what, position in self._reached.items():
-                positions.save(c, self._endpoint, what, position, now=self._now())
-            endpoints.set_cursor(c, self._endpoint.id, min(self._reached.values()))
+                positions.save(c, self.endpoint, what, position, now=self.now())
+            endpoints.set_cursor(c, self.endpoint.id, min(self._reached.values()))
 
     def _audit(self, c: Connection, action: str, detail: str) -> None:
         audit.write(
             c,
-            self._endpoint.tenant_id,
-            at=stamp(self._now()),
+            self.endpoint.tenant_id,
+            at=stamp(self.now()),
             actor="sync",
             action=action,
-            subject=f"endpoint/{self._endpoint.name}",
+            subject=f"endpoint/{self.endpoint.name}",
             detail=detail,
         )
 
@@ -280,7 +282,7 @@ def read_waiting(store: Store, ehr: Ehr, endpoint: Endpoint, now: Clock) -> bool
     with store.write() as c:
         waiting = hints.take(c, endpoint.id)
     named = {(type, id) for type, id in waiting if type in TYPES and id}
-    round = _Pull(store, ehr, endpoint, now)
+    round = Round(store, ehr, endpoint, now)
     for type, id in sorted(named, key=lambda pair: (TYPES.index(pair[0]), pair[1])):
         round.confirm(type, id)
     return (None, None) not in waiting

@@ -15,7 +15,7 @@ from mappings.bundle import encode, is_telling
 from mappings.codes import sid
 from mappings.event import Event, telling_of
 from mappings.event import identity as key_of
-from mappings.identity import resource_identity
+from mappings.identity import content_hash, resource_identity
 from mappings.validate import validate
 from service.references import literal_references, with_identifiers
 from service.store import events, links
@@ -43,7 +43,8 @@ AT_ONCE = 50
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """The event; what was converted in reading it, and the R4 rules it breaks; the resource that tells it.
+    """The event; what was converted in reading it, and the R4 rules it breaks; the resource that tells it,
+    and the hash of that.
 
     `people`: every business identifier of its patient there, those of merged records too.
     """
@@ -51,6 +52,7 @@ class Told:
     event: Event
     notes: list[Issue]
     resource: Json
+    content_hash: str
     people: tuple[Json, ...] = ()
 
 
@@ -112,8 +114,11 @@ class Reader:
 
     # --- one resource -------------------------------------------------------------------------------------
 
-    def told(self, resource: Json) -> Told | None:
-        """What it tells; None for what is not ours. Raises `MappingError` for what cannot be read."""
+    def told(self, resource: Json, hashed: str) -> Told | None:
+        """What it tells; None for what is not ours. Raises `MappingError` for what cannot be read.
+
+        `hashed` is its content hash.
+        """
         if not is_telling(resource):
             return None
         references = set(literal_references(resource))
@@ -125,7 +130,7 @@ class Reader:
         if reading.errors:
             raise MappingError(reading.errors)
         notes = [*reading.notes, *validate(resource)]
-        return Told(reading.events[0], notes, resource, self._people(references))
+        return Told(reading.events[0], notes, resource, hashed, self._people(references))
 
     def _people(self, references: Iterable[str]) -> tuple[Json, ...]:
         ids = {r.partition("/")[2] for r in references if r.startswith("Patient/")}
@@ -139,7 +144,7 @@ class Reader:
             with self._store.read() as c:
                 telling = telling_link(c, self._endpoint, link)
             found = self._read(f"{telling.resource_type}/{telling.remote_id}") if telling else None
-        return self.told(found) if found is not None else None
+        return self.told(found, content_hash(found)) if found is not None else None
 
     def _read(self, reference: str) -> Json | None:
         type, _, id = reference.partition("/")
@@ -215,14 +220,26 @@ def _wanted(resources: Iterable[Json]) -> dict[str, set[str]]:
     return found
 
 
+def names_of(value: str) -> list[tuple[str, str]]:
+    """(source, id) of the records that an identifier of ours may belong to, the longest first.
+
+    A goal or a score has a number behind its event's id, and an id may have such an end of its own.
+    """
+    found = []
+    name = identity.split_value(value)
+    while name is not None:
+        found.append(name)
+        head, slash, _ = name[1].rpartition("/")
+        name = (name[0], head) if slash else None
+    return found
+
+
 def record_of(c: Any, endpoint: Endpoint, link: Link) -> tuple[str, str] | None:
     """(source, id) of the record that a linked resource belongs to: it tells it, or is a part of it."""
-    name = identity.split_value(link.value)
-    while name is not None:
-        if events.versions(c, endpoint.tenant_id, *name):
-            return name
-        head, slash, _ = name[1].rpartition("/")  # a goal or a score has a number behind its event's id
-        name = (name[0], head) if slash else None
+    names = names_of(link.value)
+    known = events.versions_of(c, endpoint.tenant_id, names)
+    if (name := next((one for one in names if one in known), None)) is not None:
+        return name
     if link.event_seq is not None:  # a device is named by its serial number
         stored = events.by_seq(c, endpoint.tenant_id, link.event_seq)
         if stored is not None:
