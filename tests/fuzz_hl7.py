@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing of what reads HL7 v2 from strangers: `python -m fuzz_hl7 -max_total_time=60`.
 
 atheris changes bytes of good messages so that they reach code that no input reached before. Nothing may be
-raised but `MappingError`; what is read is rebuilt byte for byte; a stream is cut alike however it comes in pieces.
+raised but `MappingError`; what is read is rebuilt byte for byte; a stream is cut alike in any pieces.
 """
 
 from __future__ import annotations
