@@ -21,6 +21,7 @@ from service.chain import Damaged
 from service.store import audit, deliveries, drift, gates, lanes, leases, links
 from service.store.deliveries import Delivery, Outcome
 from service.store.engine import Store
+from service.store.faults import is_outage
 from service.store.lanes import Lease
 from service.store.times import stamp
 from service.telemetry import make_log
@@ -136,6 +137,8 @@ def _delivered(
             return messages.deliver(route, found, settle)
         return deliver(route, found, settle)
     except Exception as error:
+        if is_outage(error):  # the lanes are free again when their leases end, and all is read back
+            raise
         # A bug that cannot be laid at one delivery's door: the first is held for a person, the others go on.
         return [Sent(found[0], error=error)]
 

@@ -25,6 +25,7 @@ from service.store.conflicts import Conflict
 from service.store.deliveries import Delivery
 from service.store.endpoints import Endpoint
 from service.store.events import StoredEvent
+from service.store.faults import is_outage
 from service.store.links import Link
 
 from . import ladder
@@ -186,6 +187,8 @@ def _drafts(
             draft = _draft(c, endpoint, matrix, delivery, whole, versions.get(delivery.event_seq, []))
             keys = set(draft.keys)
         except Exception as error:  # a bug with this one content: its neighbours go on
+            if is_outage(error):
+                raise
             failed(delivery, error)
             left.add(delivery.lane)
             continue
