@@ -186,11 +186,12 @@ def _references(node: Json) -> Iterator[Json]:
     left = [node]
     while left:
         node = left.pop()
-        for value in node.values() if isinstance(node, dict) else node:
+        for value in node.values() if type(node) is dict else node:
             kind = type(value)
             if kind is dict:
-                name = value.get("identifier")
-                if isinstance(name, dict) and "type" in value and "resourceType" not in value:
+                # Few elements have a type, so it is asked for first.
+                name = value.get("identifier") if "type" in value and "resourceType" not in value else None
+                if type(name) is dict:
                     yield value
                 else:
                     left.append(value)
