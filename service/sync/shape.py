@@ -167,7 +167,7 @@ def _drafts(
     seqs = [delivery.event_seq for delivery in found]
     stored = events.by_seqs(c, endpoint.tenant_id, seqs)
     versions = events.other_versions(c, endpoint.tenant_id, seqs)
-    asked = conflicts.open_in_lanes(c, endpoint.id, {delivery.lane for delivery in found})
+    asked = conflicts.open_in_lanes(c, endpoint, {delivery.lane for delivery in found})
     drafts: list[Draft] = []
     taken: set[Key] = set()
     left: set[str] = set()  # lanes that go no further this time

@@ -170,8 +170,9 @@ def fence_does_not_grow(patch: pytest.MonkeyPatch) -> None:
 
 
 def held_lanes_are_taken(patch: pytest.MonkeyPatch) -> None:
-    def wrong(endpoint_id: int, now: Any, lane: str | None) -> Any:
-        return select(tables.lanes.c.lane).where(tables.lanes.c.endpoint_id == endpoint_id)
+    def wrong(c: Any, endpoint_id: int, *_: Any) -> list[str]:
+        every = select(tables.lanes.c.lane).where(tables.lanes.c.endpoint_id == endpoint_id)
+        return list(c.execute(every).scalars())
 
     patch.setattr(lanes, "_free", wrong)
 
@@ -267,7 +268,15 @@ def what_a_person_does_is_not_seen(patch: pytest.MonkeyPatch) -> None:
 
 
 def held_lanes_stay_due(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(lanes, "WAITING", ("pending",))
+    waits, lane = tables.deliveries.c, tables.lanes.c
+    same = (waits.endpoint_id == lane.endpoint_id, waits.lane == lane.lane, waits.status == "pending")
+    first = select(waits.next_try_at).where(*same).order_by(waits.id).limit(1).scalar_subquery()
+
+    def wrong(c: Any, endpoint_id: int, names: Any) -> None:
+        where = (lane.endpoint_id == endpoint_id, lane.lane.in_(names))
+        c.execute(tables.lanes.update().where(*where).values(due_at=first))
+
+    patch.setattr(lanes, "refresh", wrong)
 
 
 @pytest.mark.parametrize(
