@@ -142,9 +142,15 @@ def _current(ehr: Ehr, endpoint: Endpoint, one: Arrival, now: datetime) -> Arriv
         found = replace(one, seen=version, resource=there, echo=_is_echo(one.link, version))
         if found.echo or one.link is None:
             return found
-    if is_older(version.version_id, one.link.version_id) and not is_past_caches(one.link, now):
-        return None
-    return found
+    return None if _is_from_a_cache(found, now) else found
+
+
+def _is_from_a_cache(one: Arrival, now: datetime) -> bool:
+    """Whether it is older than what was seen there, and that so lately that a cache may have answered."""
+    link = one.link
+    return (
+        link is not None and is_older(one.seen.version_id, link.version_id) and not is_past_caches(link, now)
+    )
 
 
 def _identity(resource: Json) -> tuple[str, str] | None:
