@@ -99,6 +99,9 @@ chaos: need-python need-postgresql install ## faults and kills: ten seeds on SQL
 chaos-hapi: need-python need-java install hapi-build ## the same on a real HAPI that is killed too; SEEDS=n
 	@PYTHONPATH=.:tests $(BIN)/python -m chaos_seeds --hapi --seeds $(or $(SEEDS),1)
 
+mllp-kills: install ## 100 000 messages over MLLP, connections cut, the service killed 50 times; MESSAGES=n KILLS=n
+	@PYTHONPATH=.:tests $(BIN)/python -m mllp_kills --messages $(or $(MESSAGES),100000) --kills $(or $(KILLS),50)
+
 check-image: install-runtime install ## what the image would run, run here: its command, its health check
 	ITB_IMAGE_PREFIX=$(abspath $(PREFIX)) $(BIN)/python -m pytest tests/image/check_image.py
 
