@@ -21,7 +21,7 @@ HAPI_HL7 := fixtures/hapi-hl7
 HAPI_HL7_BUILT := $(HAPI_HL7)/target/classpath
 
 .DELETE_ON_ERROR:
-.PHONY: help install lint test fuzz chaos chaos-hapi mllp-kills check-image demo hapi hapi-build hapi-archive bench golden docs lock wheel install-runtime clean \
+.PHONY: help install lint test fuzz chaos chaos-hapi mllp-kills writers check-image demo hapi hapi-build hapi-archive bench golden docs lock wheel install-runtime clean \
         need-python need-java need-postgresql need-strace need-openssl
 
 help: ## this list
@@ -101,6 +101,9 @@ chaos-hapi: need-python need-java install hapi-build ## the same on a real HAPI 
 
 mllp-kills: install ## 100 000 messages over MLLP, connections cut, the service killed 50 times; MESSAGES=n KILLS=n
 	@PYTHONPATH=.:tests $(BIN)/python -m mllp_kills --messages $(or $(MESSAGES),100000) --kills $(or $(KILLS),50)
+
+writers: need-python need-java install hapi-build ## 64 writers of the same 500 events at a real HAPI: none doubled, none lost
+	ITB_WRITERS=64 ITB_WRITTEN=500 $(BIN)/python -m pytest tests/sync/test_writers_on_hapi.py $(PYTEST_ARGS)
 
 check-image: install-runtime install ## what the image would run, run here: its command, its health check
 	ITB_IMAGE_PREFIX=$(abspath $(PREFIX)) $(BIN)/python -m pytest tests/image/check_image.py

@@ -6,13 +6,14 @@ transactions that were sent, but for the names of the records, as many at a time
 go ours, bare, bare, ours: a server that grows slower does so for both. Its patients are there before.
 Idle: from an event accepted until HAPI holds it, beside a direct POST of a like transaction.
 
-    python benchmarks/sync.py [--events 5000] [--rounds 2] [--parallel 2] [--at-least 0.9] [--hapi URL]
+    python benchmarks/sync.py [--events 5000] [--rounds 1] [--parallel 2] [--at-least 0.9] [--hapi URL]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import resource
 import statistics
@@ -159,10 +160,10 @@ class Deliverer(Runner):
         return
 
 
-def drain(url: str, events: int, parallel: int, sent: Path) -> Json:
+def drain(url: str, events: int, sent: Path, **options: int) -> Json:
     """Deliver a new backlog; what it took. The transactions that were sent are lines of the file `sent`."""
     name = f"b{uuid.uuid4().hex[:8]}a"
-    site(sent.with_suffix(".db"), url, name, events, parallel=parallel).close()
+    site(sent.with_suffix(".db"), url, name, events, **options).close()
     store = Ledger(f"sqlite:///{sent.with_suffix('.db')}")
     with store.read() as c:
         endpoint = endpoints.every(c)[0]
@@ -194,10 +195,11 @@ def drain(url: str, events: int, parallel: int, sent: Path) -> Json:
     }
 
 
-def drained(url: str, events: int, parallel: int, sent: Path) -> Json:
+def drained(url: str, events: int, sent: Path, options: Json) -> Json:
     """`drain` in another process: its time and memory are the service's alone."""
     command = [sys.executable, __file__, "--drain", str(sent), "--hapi", url]
-    command += ["--events", str(events), "--parallel", str(parallel)]
+    command += ["--events", str(events)]
+    command += [word for name, value in options.items() for word in (f"--{name}", str(value))]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
 
@@ -257,10 +259,10 @@ def pieces(bundle: bytes) -> dict[str, float]:
 def latencies(folder: Path, url: str, number: int) -> tuple[list[float], list[float]]:
     """Seconds from accepted to readable with the runner, and of direct POSTs of like bundles, in turns."""
     name = f"i{uuid.uuid4().hex[:8]}"
-    drained(url, 1, 1, folder / "probe")
+    drained(url, 1, folder / "probe", {})
     (probe,) = (folder / "probe").read_bytes().splitlines()
     store = site(folder / "idle.db", url, name, 1)
-    runner = Runner(store, now)
+    runner = Deliverer(store, now)  # a first poll would read all that HAPI has, and it would not be idle
     runner.start()
     session = requests.Session()
     ours, direct = [], []
@@ -282,8 +284,18 @@ def latencies(folder: Path, url: str, number: int) -> tuple[list[float], list[fl
     return ours, direct
 
 
-def compare(url: str, folder: Path, events: int, rounds: int, parallel: int) -> tuple[Json, Json, bytes]:
-    """(what each of our drains took, seconds of each bare loop with its resources, a bundle)."""
+def processor_s(pid: int | None) -> float:
+    """Seconds of processor that a process has had; of this one for None."""
+    if pid is None:
+        return time.process_time()
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def compare(
+    url: str, hapi: int | None, folder: Path, events: int, rounds: int, options: Json
+) -> tuple[Json, Json, bytes]:
+    """(what each of our drains took, what each bare loop did, a bundle); `hapi` is HAPI's process."""
     ours, bare = [], []
     bundles: list[bytes] = []
     name = ""
@@ -291,13 +303,15 @@ def compare(url: str, folder: Path, events: int, rounds: int, parallel: int) -> 
         for is_ours in (True, False) if number % 2 == 0 else (False, True):
             if is_ours:
                 sent = folder / f"sent-{number}"
-                found = drained(url, events, parallel, sent)
+                found = drained(url, events, sent, options)
                 bundles, name = sent.read_bytes().splitlines(), found["name"]
                 ours.append(found | {"resources": resources(bundles)})
             else:
                 other = renamed(bundles, name, name[:-1] + "cdefghijklmnopqrstuvwxyz"[number])
-                took = post(url, other, parallel)
-                bare.append({"took": took, "resources": resources(bundles), "bundles": len(bundles)})
+                before, own = processor_s(hapi), processor_s(None)
+                took = post(url, other, options["parallel"])
+                cpu = {"cpu": processor_s(None) - own, "hapi": processor_s(hapi) - before}
+                bare.append({"took": took, "resources": resources(bundles), "bundles": len(bundles)} | cpu)
     return ours, bare, bundles[0]
 
 
@@ -306,25 +320,38 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=5000)
     parser.add_argument("--rounds", type=int, default=1, help="each is two drains and two bare loops")
     parser.add_argument("--parallel", type=int, default=2, help="transactions at a time")
+    parser.add_argument("--batch_size", type=int, default=50, help="about so many resources in one")
     parser.add_argument("--at-least", type=float, default=0.9, help="fail below this ratio of the medians")
     parser.add_argument("--hapi", help="a HAPI that runs already; else one is started")
     parser.add_argument("--drain", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
+    options = {"parallel": chosen.parallel, "batch_size": chosen.batch_size}
     if chosen.drain:
-        print(json.dumps(drain(chosen.hapi, chosen.events, chosen.parallel, chosen.drain)))
+        print(json.dumps(drain(chosen.hapi, chosen.events, chosen.drain, **options)))
         return
     server = None if chosen.hapi else start_hapi()
     url = chosen.hapi or server.base_url  # type: ignore[union-attr]
     try:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as kept:
             folder = Path(kept)
-            drained(url, 500, chosen.parallel, folder / "warm")  # HAPI is slow at first
-            ours, bare, bundle = compare(url, folder, chosen.events, chosen.rounds, chosen.parallel)
+            drained(url, 500, folder / "warm", options)  # HAPI is slow at first
+            pid = server.process.pid if server is not None else None
+            ours, bare, bundle = compare(url, pid, folder, chosen.events, chosen.rounds, options)
             idle, direct = latencies(folder, url, 20)
     finally:
         if server is not None:
             server.stop()
     raise SystemExit(report(ours, bare, bundle, idle, direct, chosen))
+
+
+def processors(ours: Json, bare: Json, knows_hapi: bool) -> list[str]:
+    """Where the processor's time goes: what both sides and HAPI need is what a full machine can give."""
+    sides = (("itb-fhir", ours, "cpu"), ("bare loop", bare, "cpu"), ("HAPI for the loop", bare, "hapi"))
+    return [
+        f"{title} {statistics.median(one[key] / one['resources'] for one in side) * 1000:.2f}"
+        for title, side, key in sides
+        if key == "cpu" or knows_hapi
+    ]
 
 
 def report(
@@ -341,8 +368,8 @@ def report(
     for title, key in (("in calls to HAPI", "calls"), ("in transactions that write the ledger", "writes")):
         share = statistics.median(one[key] / one["took"] for one in ours)
         print(f"threads {title}, on average: {share:.2f}")
-    own = statistics.median(one["cpu"] / one["resources"] for one in ours) * 1000
-    print(f"what safety costs: {own:.2f} ms of processor a resource, all of our process; of it alone")
+    print("milliseconds of processor a resource: " + "; ".join(processors(ours, bare, chosen.hapi is None)))
+    print("what safety costs of it, each piece by itself:")
     for title, us in pieces(bundle).items():
         print(f"  {title:50} {us / 1000:6.3f} ms")
     ours_ms, direct_ms = (statistics.median(found) * 1000 for found in (idle, direct))
