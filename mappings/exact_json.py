@@ -71,7 +71,7 @@ def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 _DECODER = msgspec.json.Decoder(float_hook=_number)
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 _SORTING_ENCODER = msgspec.json.Encoder(decimal_format="number", order="sorted")
-_EXPONENT = re.compile(rb"\dE[+-]\d")
+_EXPONENT = re.compile(rb"E[+-]\d")  # begins with a plain letter, so that the search is a quick one
 
 
 def loads(data: bytes | str) -> Json:
@@ -128,7 +128,7 @@ def dumps_sorted(value: Json) -> bytes:
 
 def _written(value: Json, encoder: msgspec.json.Encoder) -> bytes:
     out = encoder.encode(value)
-    if (b"E+" in out or b"E-" in out) and _EXPONENT.search(out):
+    if _EXPONENT.search(out):
         out = encoder.encode(_positional(value))
     return out
 

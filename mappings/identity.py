@@ -161,34 +161,38 @@ def rewrite_references(resource: Json, lookup: Lookup) -> Json:
     return made
 
 
-def referenced(node: Json) -> Iterator[tuple[str, str]]:
+def referenced(node: Json) -> set[tuple[str, str]]:
     """(system, value) of everything that `point_references` would look up."""
-    for value in node.values() if isinstance(node, dict) else node:
-        if isinstance(value, dict):
-            name = value.get("identifier")
-            if isinstance(name, dict) and "type" in value and "resourceType" not in value:
-                yield name.get("system", ""), name.get("value", "")
-            else:
-                yield from referenced(value)
-        elif isinstance(value, list) and value and isinstance(value[0], (dict, list)):
-            yield from referenced(value)
+    return {(_part(found, "system"), _part(found, "value")) for found in _references(node)}
 
 
 def point_references(node: Json, lookup: Lookup) -> None:
-    """`rewrite_references` in place; a loop, as a transaction has hundreds of elements to look at."""
+    """`rewrite_references` in place."""
+    for found in _references(node):
+        target = lookup(found["type"], _part(found, "system"), _part(found, "value"))
+        if target:
+            found["reference"] = target
+        else:
+            found.pop("reference", None)
+
+
+def _part(reference: Json, name: str) -> str:
+    part: str = reference["identifier"].get(name, "")
+    return part
+
+
+def _references(node: Json) -> Iterator[Json]:
+    """The References with an `identifier`; a loop, as a transaction has hundreds of elements to look at."""
     left = [node]
     while left:
         node = left.pop()
-        for value in node.values() if isinstance(node, dict) else node:
+        for value in node.values() if type(node) is dict else node:
             kind = type(value)
             if kind is dict:
-                name = value.get("identifier")
-                if isinstance(name, dict) and "type" in value and "resourceType" not in value:
-                    target = lookup(value["type"], name.get("system", ""), name.get("value", ""))
-                    if target:
-                        value["reference"] = target
-                    else:
-                        value.pop("reference", None)
+                # Few elements have a type, so it is asked for first.
+                name = value.get("identifier") if "type" in value and "resourceType" not in value else None
+                if type(name) is dict:
+                    yield value
                 else:
                     left.append(value)
             elif kind is list and value and type(value[0]) in (dict, list):

@@ -62,9 +62,9 @@ def no_leases() -> None:
 
     from service.store import lanes
 
-    def free(endpoint_id: int, now: Any, lane: str | None = None) -> Any:
+    def free(c: Any, endpoint_id: int, now: Any, lane: str | None, most: int) -> list[str]:
         due = (lanes.lanes.c.endpoint_id == endpoint_id, lanes.lanes.c.due_at <= lanes.stamp(now))
-        return select(lanes.lanes.c.lane).where(*due).order_by(lanes.lanes.c.lane)
+        return list(c.execute(select(lanes.lanes.c.lane).where(*due).order_by(lanes.lanes.c.lane)).scalars())
 
     lanes._free = free
     lanes.held = lambda c, leases: {lease.lane for lease in leases}
@@ -83,7 +83,7 @@ def any_answer_counts() -> None:
 
     def wrong(endpoint: Any, due: Any, found: Any) -> Any:
         pairs = zip(due, found, strict=False)
-        return [send.link_of(endpoint, one.key, remote, one.hash) for one, remote in pairs]
+        return [send.link_of(endpoint, one.key, answer.resource, one.hash) for one, answer in pairs]
 
     send.answered = wrong
 

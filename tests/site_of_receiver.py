@@ -144,8 +144,10 @@ TIMEOUT_S = 0.2
 class Pair:
     """Ledger A, its endpoint and a clock that the test moves; the line; ledger B behind our own receiver."""
 
-    def __init__(self, folder: Path, plan: Sequence[str] = (), rest: float = 0.0, seed: int = 0) -> None:
-        self.url = f"sqlite:///{folder}/a.db"
+    def __init__(
+        self, folder: Path, plan: Sequence[str] = (), rest: float = 0.0, seed: int = 0, url: str = ""
+    ) -> None:
+        self.url = url or f"sqlite:///{folder}/a.db"
         self.a = Store(self.url)
         migrate(self.a)
         self.b = Store(f"sqlite:///{folder}/b.db")

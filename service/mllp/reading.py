@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from mappings.event import Event
 from mappings.hl7v2 import Message, head, parse, read
+from mappings.hl7v2.catalogue import message_name
+from mappings.hl7v2.updates import KINDS as UPDATES
+from mappings.hl7v2.values import Context
 from mappings.rows import Issue, MappingError
 
 from .framing import END, START, is_clean
@@ -102,6 +105,9 @@ def _read(it: Understood) -> Understood:
     if it.field(11).partition(it.message.separators.component)[0] != it.sender.processing:
         why = f"is not {it.sender.processing}, which is what this sender sends"
         return _with(it, key=key, issues=[Issue("MSH[1]-11", "processing-id", why)])
+    if message_name(it.field(9), Context(it.sender.map, it.message.separators)) in UPDATES:
+        why = "tells no event of a pump, and an update of the record is not kept here"
+        return _with(it, key=key, issues=[Issue("MSH[1]-9", "message-type", why)])
     try:
         reading = read(it.message, it.sender.map)
     except Exception as error:  # a bug of ours with this content: kept, and read again by a later version
@@ -109,7 +115,7 @@ def _read(it: Understood) -> Understood:
         return _with(it, key=key, issues=[Issue("$", "internal", why)])
     issues = list(reading.errors)
     if not issues and not reading.events:
-        issues = [Issue("$", "message-type", "tells no event")]
+        issues = [Issue("MSH[1]-9", "message-type", "tells no event")]
     return _with(it, key=key, events=() if issues else reading.events, issues=issues, notes=reading.notes)
 
 

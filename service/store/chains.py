@@ -13,7 +13,8 @@ from sqlalchemy import Connection, Table, bindparam, func, insert, select
 
 from service.chain import COLUMNS, Break, Head, seal, walk
 
-from .tables import audit, chains, events, metadata
+from .remote import is_as_read
+from .tables import audit, chains, events, metadata, remote_versions
 from .times import is_stamp
 
 TABLES: dict[str, Table] = {"events": events, "audit": audit}
@@ -75,7 +76,10 @@ def count(c: Connection, name: str) -> int:
 
 
 def implausible(c: Connection) -> Iterator[str]:
-    """Rows of the tables that are not chained that nothing of ours has written: instants that are none."""
+    """Rows of the tables that are not chained that nothing of ours has written.
+
+    Instants that are none; what was read in an EHR and does not say what its hash says.
+    """
     for table in metadata.sorted_tables:
         if table.name in TABLES:
             continue
@@ -86,6 +90,8 @@ def implausible(c: Connection) -> Iterator[str]:
             for name in stamped:
                 if row[name] is not None and not is_stamp(row[name]):
                     yield f"{table.name} {row[number]}: {name} is no instant"
+            if table is remote_versions and not is_as_read(row):
+                yield f"{table.name} {row[number]}: raw is not what was read"
 
 
 def structure(c: Connection) -> Iterator[str]:

@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Unpack
 
-from sqlalchemy import Connection, Row, Select, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select, update
 
 from mappings.exact_json import dumps, loads
 
 from . import deliveries
+from .endpoints import Endpoint
+from .listing import Wanted, listed
 from .tables import conflicts
 from .times import stamp
 
@@ -118,12 +120,23 @@ def are_open(c: Connection, endpoint_id: int) -> bool:
     return c.execute(query.limit(1)).first() is not None
 
 
-def open_in_lanes(c: Connection, endpoint_id: int, lanes: Collection[str]) -> list[Conflict]:
+def open_in_lanes(c: Connection, endpoint: Endpoint, lanes: Collection[str]) -> list[Conflict]:
     """The open conflicts with one EHR about these pumps (or patients, where there is no pump)."""
-    query = select(conflicts).where(
-        conflicts.c.endpoint_id == endpoint_id, conflicts.c.lane.in_(lanes), conflicts.c.status == "open"
+    asked = {"tenant_id": endpoint.tenant_id, "endpoint_id": endpoint.id, "lanes": list(lanes)}
+    return [_conflict(row) for row in c.execute(_OPEN_IN_LANES, asked)]
+
+
+# Built once: every step of the deliveries asks it.
+_OPEN_IN_LANES = (
+    select(conflicts)
+    .where(
+        conflicts.c.tenant_id == bindparam("tenant_id"),
+        conflicts.c.endpoint_id == bindparam("endpoint_id"),
+        conflicts.c.lane.in_(bindparam("lanes", expanding=True)),
+        conflicts.c.status == "open",
     )
-    return [_conflict(row) for row in c.execute(query.order_by(conflicts.c.id))]
+    .order_by(conflicts.c.id)
+)
 
 
 def open_in_lane(c: Connection, tenant_id: int, lane: str) -> list[Conflict]:
@@ -134,22 +147,9 @@ def open_in_lane(c: Connection, tenant_id: int, lane: str) -> list[Conflict]:
     return [_conflict(row) for row in c.execute(query.order_by(conflicts.c.id))]
 
 
-def search(
-    c: Connection,
-    tenant_id: int,
-    *,
-    limit: int,
-    after_id: int = 0,
-    status: str | None = None,
-    endpoint_id: int | None = None,
-) -> list[Conflict]:
+def search(c: Connection, tenant_id: int, **wanted: Unpack[Wanted]) -> list[Conflict]:
     """Conflicts in order of their numbers, from `after_id`."""
-    query = select(conflicts).where(conflicts.c.tenant_id == tenant_id, conflicts.c.id > after_id)
-    if status is not None:
-        query = query.where(conflicts.c.status == status)
-    if endpoint_id is not None:
-        query = query.where(conflicts.c.endpoint_id == endpoint_id)
-    return [_conflict(row) for row in c.execute(query.order_by(conflicts.c.id).limit(limit))]
+    return [_conflict(row) for row in c.execute(listed(conflicts, tenant_id, **wanted))]
 
 
 def counts(c: Connection) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Unpack
 
 from sqlalchemy import Connection, Row, Select, bindparam, exists, func, insert, select, update
 
@@ -20,6 +20,7 @@ from mappings.event import Event, lane_key
 from . import lanes
 from .endpoints import Endpoint
 from .lanes import WAITING, Lease, in_line
+from .listing import Wanted, listed
 from .tables import deliveries, events
 from .times import stamp
 
@@ -146,6 +147,27 @@ def catch_up(c: Connection, endpoint: Endpoint, *, now: datetime, from_the_start
     return len(made)
 
 
+# Built once, as what a step asks of the lanes.
+_RANKED = (
+    select(
+        deliveries.c.id,
+        func.row_number().over(partition_by=deliveries.c.lane, order_by=deliveries.c.id).label("place"),
+    )
+    .where(
+        deliveries.c.endpoint_id == bindparam("of_endpoint"),
+        *in_line(),
+        deliveries.c.lane.in_(bindparam("names", expanding=True)),
+    )
+    .subquery()
+)
+_FIRST_OF_LANES = (
+    select(deliveries)
+    .join(_RANKED, _RANKED.c.id == deliveries.c.id)
+    .where(_RANKED.c.place <= bindparam("most"))
+    .order_by(deliveries.c.id)
+)
+
+
 def waiting(c: Connection, leases: Sequence[Lease], *, now: datetime, most: int) -> list[Delivery]:
     """Of each lane held, its first deliveries (up to `most`) that are due, up to one that is not.
 
@@ -154,24 +176,9 @@ def waiting(c: Connection, leases: Sequence[Lease], *, now: datetime, most: int)
     """
     if not leases:
         return []
-    place = func.row_number().over(partition_by=deliveries.c.lane, order_by=deliveries.c.id).label("place")
-    ranked = (
-        select(deliveries.c.id, place)
-        .where(
-            deliveries.c.endpoint_id == leases[0].endpoint_id,
-            *in_line(),
-            deliveries.c.lane.in_([lease.lane for lease in leases]),
-        )
-        .subquery()
-    )
-    query = (
-        select(deliveries)
-        .join(ranked, ranked.c.id == deliveries.c.id)
-        .where(ranked.c.place <= most)
-        .order_by(deliveries.c.id)
-    )
+    asked = {"of_endpoint": leases[0].endpoint_id, "names": [lease.lane for lease in leases], "most": most}
     found, stopped = [], set()
-    for delivery in map(_delivery, c.execute(query)):
+    for delivery in map(_delivery, c.execute(_FIRST_OF_LANES, asked)):
         if delivery.status != "pending" or delivery.next_try_at > stamp(now):
             stopped.add(delivery.lane)
         if delivery.lane not in stopped:
@@ -185,22 +192,9 @@ def find(c: Connection, tenant_id: int, id: int) -> Delivery | None:
     return _first(c, select(deliveries).where(deliveries.c.tenant_id == tenant_id, deliveries.c.id == id))
 
 
-def search(
-    c: Connection,
-    tenant_id: int,
-    *,
-    limit: int,
-    after_id: int = 0,
-    status: str | None = None,
-    endpoint_id: int | None = None,
-) -> list[Delivery]:
+def search(c: Connection, tenant_id: int, **wanted: Unpack[Wanted]) -> list[Delivery]:
     """Deliveries in order of their numbers, from `after_id`."""
-    query = select(deliveries).where(deliveries.c.tenant_id == tenant_id, deliveries.c.id > after_id)
-    if status is not None:
-        query = query.where(deliveries.c.status == status)
-    if endpoint_id is not None:
-        query = query.where(deliveries.c.endpoint_id == endpoint_id)
-    return [_delivery(row) for row in c.execute(query.order_by(deliveries.c.id).limit(limit))]
+    return [_delivery(row) for row in c.execute(listed(deliveries, tenant_id, **wanted))]
 
 
 def are_going(c: Connection, endpoint_id: int, lane: str) -> bool:
@@ -236,11 +230,7 @@ def record(c: Connection, outcomes: Sequence[Outcome], *, now: datetime) -> None
         rows = [_row(one) for one in outcomes if (one.status == "sent") is is_sent]
         if not rows:
             continue
-        statement = update(deliveries).where(deliveries.c.id == bindparam("of"))
-        if not is_sent:
-            statement = statement.where(deliveries.c.status == "pending")
-        values: dict[str, Any] = {name: bindparam(f"new_{name}") for name in _TRIED}
-        c.execute(statement.values(updated_at=stamp(now), **values), rows)
+        c.execute(_RECORD if is_sent else _RECORD_PENDING, [row | {"now": stamp(now)} for row in rows])
 
 
 _TRIED = (
@@ -255,6 +245,13 @@ _TRIED = (
     "rung",
     "loss",
 )
+
+
+_NEW: dict[str, Any] = {name: bindparam(f"new_{name}") for name in _TRIED}
+_RECORD = (
+    update(deliveries).where(deliveries.c.id == bindparam("of")).values(updated_at=bindparam("now"), **_NEW)
+)
+_RECORD_PENDING = _RECORD.where(deliveries.c.status == "pending")
 
 
 def _row(one: Outcome) -> dict[str, Any]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Unpack
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, exists, func, insert, or_, select, update
 
 from mappings.exact_json import dumps, loads
 
 from .endpoints import Endpoint
+from .listing import Wanted, listed
 from .tables import cases, deliveries, endpoints, events, findings, reconciliations
 from .times import stamp
 
@@ -279,22 +280,9 @@ def find_case(c: Connection, tenant_id: int, id: int) -> Case | None:
     return _case(row) if row is not None else None
 
 
-def search_cases(
-    c: Connection,
-    tenant_id: int,
-    *,
-    limit: int,
-    after_id: int = 0,
-    status: str | None = None,
-    endpoint_id: int | None = None,
-) -> list[Case]:
+def search_cases(c: Connection, tenant_id: int, **wanted: Unpack[Wanted]) -> list[Case]:
     """Cases in order of their numbers, from `after_id`."""
-    query: Select[Any] = select(cases).where(cases.c.tenant_id == tenant_id, cases.c.id > after_id)
-    if status is not None:
-        query = query.where(cases.c.status == status)
-    if endpoint_id is not None:
-        query = query.where(cases.c.endpoint_id == endpoint_id)
-    return [_case(row) for row in c.execute(query.order_by(cases.c.id).limit(limit))]
+    return [_case(row) for row in c.execute(listed(cases, tenant_id, **wanted))]
 
 
 def _case(row: Row[Any]) -> Case:

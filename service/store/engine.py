@@ -8,7 +8,8 @@ transaction-wide advisory lock makes writers take turns, so that sequence number
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from sqlalchemy.exc import ArgumentError
 BUSY_TIMEOUT_S = 30
 _WRITE = {"itb_write": True}
 WAKES = "itb_wakes"
-"""Set in `Connection.info` by who made something due: the bell rings once it is committed."""
+"""In `Connection.info`, the endpoints that something was made due to: the bell rings when it is committed."""
 _ADVISORY_LOCK = 0x1712  # any number, the same in every process
 
 
@@ -33,27 +34,26 @@ class StoreError(Exception):
 
 
 class Bell:
-    """Wakes who waits for deliveries as soon as this process has committed some."""
+    """Wakes who waits for deliveries to an endpoint as soon as this process has committed some."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
-        self._count = 0
+        self._counts = Counter[int]()
 
-    @property
-    def count(self) -> int:
-        """How often it rang: to be read before one looks whether there is work."""
-        return self._count
+    def count(self, endpoint_id: int) -> int:
+        """How often it rang for the endpoint: to be read before one looks whether there is work."""
+        return self._counts[endpoint_id]
 
-    def ring(self) -> None:
-        """Wake everybody who waits."""
+    def ring(self, endpoint_ids: Iterable[int]) -> None:
+        """Wake everybody who waits for one of these."""
         with self._condition:
-            self._count += 1
+            self._counts.update(endpoint_ids)
             self._condition.notify_all()
 
-    def wait(self, heard: int, timeout_s: float) -> None:
-        """Until it has rung since `heard`, at most so long."""
+    def wait(self, endpoint_id: int, heard: int, timeout_s: float) -> None:
+        """Until it has rung for the endpoint since `heard`, at most so long."""
         with self._condition:
-            self._condition.wait_for(lambda: self._count != heard, timeout_s)
+            self._condition.wait_for(lambda: self._counts[endpoint_id] != heard, timeout_s)
 
 
 class Store:
@@ -115,8 +115,8 @@ class Store:
             c = connection.execution_options(**_WRITE)
             with c.begin():
                 yield c
-            if c.info.pop(WAKES, False):
-                self.bell.ring()
+            if woken := c.info.pop(WAKES, None):
+                self.bell.ring(woken)
 
     def vacuum(self, table: str) -> None:
         """Have PostgreSQL clear and count a table anew, outside of any transaction."""

@@ -198,8 +198,8 @@ def by_seq(c: Connection, tenant_id: int, seq: int) -> StoredEvent | None:
 
 def by_seqs(c: Connection, tenant_id: int, seqs: Sequence[int]) -> dict[int, StoredEvent | Damaged]:
     """The events with these ledger numbers; one that is damaged hides no other."""
-    query = select(events).where(events.c.tenant_id == tenant_id, events.c.seq.in_(seqs))
-    return {row.seq: _if_whole(row) for row in c.execute(query)}
+    found = c.execute(_BY_SEQS, {"seqs": list(seqs)})
+    return {row.seq: _if_whole(row) for row in found if row.tenant_id == tenant_id}
 
 
 def _if_whole(row: Row[Any]) -> StoredEvent | Damaged:
@@ -213,24 +213,10 @@ def other_versions(
     c: Connection, tenant_id: int, seqs: Sequence[int]
 ) -> dict[int, list[StoredEvent | Damaged]]:
     """The other versions, ascending, of the records that these ledger numbers are versions of."""
-    of = events.alias("of")
-    query = (
-        select(events, of.c.seq.label("of_seq"))
-        .join(
-            of,
-            and_(
-                of.c.tenant_id == events.c.tenant_id,
-                of.c.source == events.c.source,
-                of.c.event_id == events.c.event_id,
-                of.c.version != events.c.version,
-            ),
-        )
-        .where(of.c.tenant_id == tenant_id, of.c.seq.in_(seqs))
-        .order_by(events.c.version)
-    )
     found: dict[int, list[StoredEvent | Damaged]] = {}
-    for row in c.execute(query):
-        found.setdefault(row.of_seq, []).append(_if_whole(row))
+    for row in c.execute(_OTHER_VERSIONS, {"seqs": list(seqs)}):
+        if row.tenant_id == tenant_id:
+            found.setdefault(row.of_seq, []).append(_if_whole(row))
     return found
 
 
@@ -366,7 +352,24 @@ def _current(tenant_id: Any, up_to: int | None = None) -> Select[Any]:
     return query if up_to is None else query.where(events.c.seq <= up_to)
 
 
-# What is asked for every event that is taken is built once: building it takes longer than SQLite's answer.
+# What is asked for every event is built once: building it takes longer than SQLite's answer.
+# Of numbers the tenant is looked at afterwards: asked for here, SQLite walks through all that the tenant has.
+_BY_SEQS = select(events).where(events.c.seq.in_(bindparam("seqs", expanding=True)))
+_OF = events.alias("of")
+_OTHER_VERSIONS = (
+    select(events, _OF.c.seq.label("of_seq"))
+    .join(
+        _OF,
+        and_(
+            _OF.c.tenant_id == events.c.tenant_id,
+            _OF.c.source == events.c.source,
+            _OF.c.event_id == events.c.event_id,
+            _OF.c.version != events.c.version,
+        ),
+    )
+    .where(_OF.c.seq.in_(bindparam("seqs", expanding=True)))
+    .order_by(events.c.version)
+)
 _VERSIONS = (
     select(events.c.event_id, events.c.seq, events.c.version, events.c.content_hash)
     .where(

@@ -76,5 +76,10 @@ def fault_of(error: DBAPIError) -> Fault | None:
     return OTHER if name == "" and isinstance(error, OperationalError) else None
 
 
+def is_outage(error: Exception) -> bool:
+    """Whether the database failed, rather than what was asked of it."""
+    return isinstance(error, DBAPIError) and fault_of(error) is not None
+
+
 def _is(name: str, pattern: str) -> bool:
     return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern

@@ -5,19 +5,20 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, bindparam, select
 
 from .engine import insert_for
 from .tables import gates
 from .times import moment, stamp
 
 _MOMENTS = ("until", "next_call")
+_OF_ENDPOINT = select(gates).where(gates.c.endpoint_id == bindparam("endpoint_id"))
 _FIELDS = ("failures", "rounds", "until", "probe", "blame", "most", "next_call")
 
 
 def find(c: Connection, endpoint_id: int) -> dict[str, Any]:
     """The fields of the endpoint's gate, instants as such; none where nothing was ever amiss."""
-    row = c.execute(select(gates).where(gates.c.endpoint_id == endpoint_id)).first()
+    row = c.execute(_OF_ENDPOINT, {"endpoint_id": endpoint_id}).first()
     return _fields(row) if row is not None else {}
 
 

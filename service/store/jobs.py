@@ -67,13 +67,22 @@ UPDATE procrastinate_jobs j SET scheduled_at = NULL FROM lanes l
 WHERE j.queueing_lock = {_NAME.format(row="l")} AND j.status = 'todo' AND j.scheduled_at > now()
   AND l.due_at <= :now
 """
+# Behind a breaker that is open a job finds nothing to do; where it may be asked again, one job asks.
 _WITHOUT_A_JOB = f"""
-SELECT {_NAME.format(row="l")} AS name, l.endpoint_id, l.lane, l.due_at
-FROM lanes l JOIN endpoints e ON e.id = l.endpoint_id
-WHERE l.due_at IS NOT NULL AND e.enabled AND (l.until IS NULL OR l.until <= :now)
-  AND NOT EXISTS (SELECT 1 FROM procrastinate_jobs j
-                  WHERE j.lock = {_NAME.format(row="l")} AND j.status IN ('todo', 'doing'))
-ORDER BY l.due_at LIMIT 10000
+SELECT name, endpoint_id, lane, due_at FROM (
+  SELECT {_NAME.format(row="l")} AS name, l.endpoint_id, l.lane, l.due_at, g.until AS shut,
+    row_number() OVER (PARTITION BY l.endpoint_id ORDER BY l.due_at, l.lane) AS place
+  FROM lanes l JOIN endpoints e ON e.id = l.endpoint_id LEFT JOIN gates g ON g.endpoint_id = e.id
+  WHERE l.due_at IS NOT NULL AND e.enabled AND (l.until IS NULL OR l.until <= :now)
+    AND (g.until IS NULL OR g.until <= :now)
+    AND NOT EXISTS (SELECT 1 FROM procrastinate_jobs j
+                    WHERE j.lock = {_NAME.format(row="l")} AND j.status IN ('todo', 'doing'))
+) w
+WHERE shut IS NULL OR place = 1 AND NOT EXISTS (
+  SELECT 1 FROM procrastinate_jobs j
+  WHERE j.status IN ('todo', 'doing') AND (j.scheduled_at IS NULL OR j.scheduled_at <= now())
+    AND (j.args->>'endpoint_id')::bigint = w.endpoint_id)
+ORDER BY due_at LIMIT 10000
 """
 
 
@@ -98,7 +107,7 @@ def _run(c: Connection, statement: str) -> None:
 
 
 def sweep(c: Connection, *, now: datetime) -> int:
-    """Throw away what killed workers left, and defer each waiting lane that has no job; how many.
+    """Throw away what killed workers left, and defer each waiting lane that has no job and may go; how many.
 
     `now` is the workers' clock, by which lanes are due.
     """

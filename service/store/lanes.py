@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, case, or_, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, case, or_, select, update
 
 from .engine import WAKES, insert_for
 from .tables import deliveries, lanes
@@ -37,6 +36,44 @@ def in_line() -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     return deliveries.c.status.in_(WAITING), deliveries.c.conflict_id.is_(None)
 
 
+# What every step asks is built once: building it takes longer than SQLite's answer.
+_OF = (
+    lanes.c.endpoint_id == bindparam("of_endpoint"),
+    lanes.c.lane.in_(bindparam("names", expanding=True)),
+)
+_HEAD_IS_DUE = (
+    select(case((deliveries.c.status == "pending", deliveries.c.next_try_at)))
+    .where(
+        deliveries.c.endpoint_id == bindparam("of_endpoint"),
+        deliveries.c.lane == lanes.c.lane,
+        *in_line(),
+    )
+    .order_by(deliveries.c.id)
+    .limit(1)
+    .scalar_subquery()
+)
+_REFRESH = update(lanes).where(*_OF).values(due_at=_HEAD_IS_DUE)
+_FREE = (
+    select(lanes.c.lane)
+    .where(
+        lanes.c.endpoint_id == bindparam("of_endpoint"),
+        lanes.c.due_at <= bindparam("at"),
+        or_(lanes.c.until.is_(None), lanes.c.until <= bindparam("at")),
+    )
+    .order_by(lanes.c.due_at, lanes.c.lane)
+    .limit(bindparam("most"))
+)
+_FREE_OF_ONE = _FREE.where(lanes.c.lane == bindparam("name"))
+_CLAIM = (
+    update(lanes)
+    .where(*_OF)
+    .values(owner=bindparam("holder"), until=bindparam("ends"), fence=lanes.c.fence + 1)
+    .returning(lanes.c.lane, lanes.c.fence)
+)
+_FENCES = select(lanes.c.lane, lanes.c.fence).where(*_OF)
+_RELEASE = update(lanes).where(*_OF, lanes.c.owner == bindparam("holder")).values(owner=None, until=None)
+
+
 def touch(c: Connection, tenant_id: int, endpoint_id: int, names: Collection[str]) -> None:
     """Make the lanes known, and set when each is due from what waits in it."""
     rows = [
@@ -50,28 +87,15 @@ def touch(c: Connection, tenant_id: int, endpoint_id: int, names: Collection[str
 
 def refresh(c: Connection, endpoint_id: int, names: Collection[str]) -> None:
     """Set when each lane is due from what waits in it now: after any change of a delivery."""
-    due = (
-        select(case((deliveries.c.status == "pending", deliveries.c.next_try_at)))
-        .where(
-            deliveries.c.endpoint_id == endpoint_id,
-            deliveries.c.lane == lanes.c.lane,
-            *in_line(),
-        )
-        .order_by(deliveries.c.id)
-        .limit(1)
-        .scalar_subquery()
-    )
     for some in _parts(sorted(names)):
-        c.execute(
-            update(lanes).where(lanes.c.endpoint_id == endpoint_id, lanes.c.lane.in_(some)).values(due_at=due)
-        )
+        c.execute(_REFRESH, {"of_endpoint": endpoint_id, "names": some})
     if names:
-        c.info[WAKES] = True
+        c.info.setdefault(WAKES, set()).add(endpoint_id)
 
 
-def is_due(c: Connection, endpoint_id: int, *, now: datetime, lane: str | None = None) -> bool:
-    """Whether a lane (or that one) could be claimed."""
-    return c.execute(_free(endpoint_id, now, lane).limit(1)).first() is not None
+def due(c: Connection, endpoint_id: int, *, now: datetime, most: int, lane: str | None = None) -> int:
+    """How many lanes (or of that one) could be claimed; not counted beyond `most`."""
+    return len(_free(c, endpoint_id, now, lane, most))
 
 
 def next_due(c: Connection, endpoint_id: int) -> str | None:
@@ -81,18 +105,10 @@ def next_due(c: Connection, endpoint_id: int) -> str | None:
     return found
 
 
-def _free(endpoint_id: int, now: datetime, lane: str | None) -> Any:
-    at = stamp(now)
-    query = (
-        select(lanes.c.lane)
-        .where(
-            lanes.c.endpoint_id == endpoint_id,
-            lanes.c.due_at <= at,
-            or_(lanes.c.until.is_(None), lanes.c.until <= at),
-        )
-        .order_by(lanes.c.due_at, lanes.c.lane)
-    )
-    return query if lane is None else query.where(lanes.c.lane == lane)
+def _free(c: Connection, endpoint_id: int, now: datetime, lane: str | None, most: int) -> list[str]:
+    asked = {"of_endpoint": endpoint_id, "at": stamp(now), "most": most}
+    found = c.execute(_FREE, asked) if lane is None else c.execute(_FREE_OF_ONE, asked | {"name": lane})
+    return list(found.scalars())
 
 
 def claim(
@@ -106,15 +122,11 @@ def claim(
     lane: str | None = None,
 ) -> list[Lease]:
     """Take up to `limit` lanes (or that one) that are due and nobody's, the longest waiting first."""
-    names = list(c.execute(_free(endpoint_id, now, lane).limit(limit)).scalars())
+    names = _free(c, endpoint_id, now, lane, limit)
     if not names:
         return []
-    taken = c.execute(
-        update(lanes)
-        .where(lanes.c.endpoint_id == endpoint_id, lanes.c.lane.in_(names))
-        .values(owner=owner, until=stamp(until), fence=lanes.c.fence + 1)
-        .returning(lanes.c.lane, lanes.c.fence)
-    )
+    holder = {"holder": owner, "ends": stamp(until)}
+    taken = c.execute(_CLAIM, {"of_endpoint": endpoint_id, "names": names, **holder})
     fences = {row.lane: row.fence for row in taken}
     return [Lease(endpoint_id, name, fences[name]) for name in names]
 
@@ -129,21 +141,15 @@ def held(c: Connection, leases: Sequence[Lease]) -> set[str]:
     found: set[str] = set()
     fences = {lease.lane: lease.fence for lease in leases}
     for some in _parts(sorted(fences)):
-        query = select(lanes.c.lane, lanes.c.fence).where(
-            lanes.c.endpoint_id == leases[0].endpoint_id, lanes.c.lane.in_(some)
-        )
-        found.update(row.lane for row in c.execute(query) if row.fence == fences[row.lane])
+        held = c.execute(_FENCES, {"of_endpoint": leases[0].endpoint_id, "names": some})
+        found.update(row.lane for row in held if row.fence == fences[row.lane])
     return found
 
 
 def release(c: Connection, endpoint_id: int, names: Collection[str], owner: str) -> None:
     """Give back what `owner` holds of these; the rows stay, so that no fence ever falls."""
     for some in _parts(sorted(names)):
-        c.execute(
-            update(lanes)
-            .where(lanes.c.endpoint_id == endpoint_id, lanes.c.lane.in_(some), lanes.c.owner == owner)
-            .values(owner=None, until=None)
-        )
+        c.execute(_RELEASE, {"of_endpoint": endpoint_id, "names": some, "holder": owner})
 
 
 def owners(c: Connection, *, now: datetime) -> list[str]:

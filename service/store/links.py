@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, select, tuple_, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, select, update
 
 from .engine import insert_in
 from .tables import links
@@ -43,6 +43,12 @@ class Link:
 CACHED = timedelta(minutes=5)
 """No cache between us and an EHR answers with what was there longer ago."""
 _FIELDS = tuple(name for name in Link.__dataclass_fields__ if name != "seen_at")
+# Built once: building it takes longer than SQLite's answer.
+_OF_SYSTEM = select(links).where(
+    links.c.endpoint_id == bindparam("endpoint_id"),
+    links.c.system == bindparam("system"),
+    links.c.value.in_(bindparam("wanted", expanding=True)),
+)
 
 
 def is_missed(link: Link, now: datetime) -> bool:
@@ -63,12 +69,15 @@ def find_many(
     c: Connection, endpoint_id: int, keys: Iterable[tuple[str, str]]
 ) -> dict[tuple[str, str], Link]:
     """The links of these identities (system, value), those that there are."""
-    wanted = sorted(set(keys))
+    values: dict[str, list[str]] = {}
+    for system, value in sorted(set(keys)):
+        values.setdefault(system, []).append(value)
     found = {}
-    for at in range(0, len(wanted), 200):
-        some = tuple_(links.c.system, links.c.value).in_(wanted[at : at + 200])
-        for row in c.execute(select(links).where(links.c.endpoint_id == endpoint_id, some)):
-            found[row.system, row.value] = _link(row)
+    for system, wanted in values.items():
+        for at in range(0, len(wanted), 500):
+            some = {"endpoint_id": endpoint_id, "system": system, "wanted": wanted[at : at + 500]}
+            for row in c.execute(_OF_SYSTEM, some):
+                found[row.system, row.value] = _link(row)
     return found
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, insert, select
+
+from mappings import MappingError
+from mappings.exact_json import loads
+from mappings.identity import content_hash
 
 from .tables import remote_versions
 from .times import stamp
@@ -62,6 +67,21 @@ def raw_of(
         remote_versions.c.version_id == version_id,
     )
     return c.execute(query.order_by(remote_versions.c.id.desc()).limit(1)).scalar() or None
+
+
+def is_as_read(row: Mapping[Any, Any]) -> bool:
+    """Whether what was kept of a version still says what it said when it was read."""
+    if not row["raw"]:
+        return True
+    try:
+        found = loads(row["raw"])
+    except MappingError:
+        return False
+    return (
+        isinstance(found, dict)
+        and (found.get("resourceType"), found.get("id")) == (row["resource_type"], row["remote_id"])
+        and content_hash(found) == row["content_hash"]
+    )
 
 
 def add(c: Connection, versions: Sequence[RemoteVersion], *, now: datetime) -> None:

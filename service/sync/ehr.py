@@ -22,6 +22,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -41,6 +42,8 @@ FHIR_JSON = "application/fhir+json"
 DEADLINE_S = 30.0
 MOST_BYTES = 50_000_000
 CHUNK = 65_536
+Answered = tuple[int, Mapping[str, str], bytes]
+NO_TURNS: AbstractContextManager[object] = nullcontext()
 READS = 4
 """How often a reading request is sent in a row for an answer that can be used."""
 
@@ -168,10 +171,12 @@ class HttpEhr:
         headers: Mapping[str, str] | None = None,
         deadline_s: float = DEADLINE_S,
         wait: Callable[[], None] = lambda: None,
+        turns: AbstractContextManager[object] = NO_TURNS,
     ) -> None:
         self.url = url.rstrip("/")
         self._deadline_s = deadline_s
         self._wait = wait  # until the next request may be sent
+        self._turns = turns  # a call is made within one
         self._session = requests.Session()
         self._session.trust_env = False
         self._date: str | None = None
@@ -271,44 +276,48 @@ class HttpEhr:
 
         What a delivery must read back takes many answers: if any of them failed it, few would be resolved.
         """
-        end = time.monotonic() + self._deadline_s
-        for left in range(READS - 1, -1, -1):
-            try:
-                found = self._call("GET", url, headers={"Cache-Control": "no-cache"}, end=end)
-                if check is not None:
-                    check(found)
-                return found
-            except Ambiguous:
-                if not left or time.monotonic() > end:
-                    raise
-        raise AssertionError("not reached")
+        with self._turns:
+            end = time.monotonic() + self._deadline_s
+            for left in range(READS - 1, -1, -1):
+                try:
+                    fresh = {"Cache-Control": "no-cache"}
+                    status, _, content = self._request("GET", url, None, fresh, end)
+                    found = _resource(status, content)
+                    if check is not None:
+                        check(found)
+                    return found
+                except Ambiguous:
+                    if not left or time.monotonic() > end:
+                        raise
+            raise AssertionError("not reached")
 
     def _call(
-        self,
-        method: str,
-        url: str,
-        body: Json = None,
-        headers: Mapping[str, str] | None = None,
-        end: float | None = None,
+        self, method: str, url: str, body: Json = None, headers: Mapping[str, str] | None = None
     ) -> Json:
         """The resource of an answer."""
-        status, _, content = self._exchange(method, url, body, headers, end)
+        status, _, content = self._exchange(method, url, body, headers)
         return _resource(status, content)
 
     def _exchange(
+        self, method: str, url: str, body: Json = None, headers: Mapping[str, str] | None = None
+    ) -> Answered:
+        """Status, headers and content of an answer that is no refusal."""
+        data = None if body is None else dumps(body)
+        with self._turns:
+            return self._request(method, url, data, headers or {})
+
+    def _request(
         self,
         method: str,
         url: str,
-        body: Json = None,
-        headers: Mapping[str, str] | None = None,
+        data: bytes | None,
+        headers: Mapping[str, str],
         end: float | None = None,
-    ) -> tuple[int, Mapping[str, str], bytes]:
-        """Status, headers and content of an answer that is no refusal."""
+    ) -> Answered:
         self._wait()
-        sent = {"X-Request-ID": str(uuid.uuid4()), **(headers or {})}
-        data = None
-        if body is not None:
-            data, sent["Content-Type"] = dumps(body), FHIR_JSON
+        sent = {"X-Request-ID": str(uuid.uuid4()), **headers}
+        if data is not None:
+            sent["Content-Type"] = FHIR_JSON
         end = end or time.monotonic() + self._deadline_s
         try:
             with self._session.request(

@@ -22,6 +22,7 @@ from service.telemetry import make_log
 
 from .outbox import Keeper, step
 from .patient_cache import Patients
+from .turns import Turns
 from .worker import Link, Runner, link_to, step_name, way_by
 
 CONCURRENCY = 4
@@ -38,6 +39,7 @@ class Spread:
         self._store, self._now = store, now
         self._keeper = Keeper(store, now)
         self._patients: dict[int, Patients] = {}
+        self._turns: dict[int, Turns] = {}
         self._local = threading.local()
         self._stop = threading.Event()
 
@@ -92,7 +94,9 @@ class Spread:
         known: dict[int, tuple[Endpoint, Link]] = self._local.__dict__.setdefault("links", {})
         was, link = known.get(endpoint.id, (None, None))
         if was is None or link is None or (was.url, was.options) != (endpoint.url, endpoint.options):
-            link = link_to(endpoint, self._store, self._now)
+            turns = self._turns.setdefault(endpoint.id, Turns(endpoint.options["parallel"]))
+            turns.allow(endpoint.options["parallel"])
+            link = link_to(endpoint, self._store, self._now, turns)
             known[endpoint.id] = (endpoint, link)
         return link
 

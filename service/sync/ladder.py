@@ -51,8 +51,8 @@ def choose(matrix: Matrix, event: Event) -> Plan:
     found = problems(matrix)
     if found:
         return Plan(NONE, lost=lost(event, {}), why=tuple(found))
-    own = mappings.resources(event)
-    types = dict.fromkeys(resource["resourceType"] for resource in own)
+    own = bundle.encode(event)
+    types = dict.fromkeys([*(resource["resourceType"] for resource in own), "Provenance"])
     refused = {type: text for type in types if (text := cannot_write(matrix, type))}
     kept = [resource for resource in own if resource["resourceType"] not in refused]
     why = [] if matrix.transactions else ["the server takes no transactions"]

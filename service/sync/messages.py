@@ -33,12 +33,16 @@ Settle = Callable[[Sequence[Sent]], Collection[str]]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """The way to one receiver: where the ledger is, the connection, how messages are written for it."""
+    """The way to one receiver: where the ledger is, the connection, how messages are written for it.
+
+    `beside` as of a `Route`.
+    """
 
     store: Store
     client: MllpClient
     endpoint: Endpoint
     now: Callable[[], datetime]
+    beside: int = 1
 
     @property
     def size(self) -> int:

@@ -21,6 +21,7 @@ from service.chain import Damaged
 from service.store import audit, deliveries, drift, gates, lanes, leases, links
 from service.store.deliveries import Delivery, Outcome
 from service.store.engine import Store
+from service.store.faults import is_outage
 from service.store.lanes import Lease
 from service.store.times import stamp
 from service.telemetry import make_log
@@ -87,18 +88,18 @@ Way = Route | Line
 """The way to an EHR's FHIR server, or to a receiver of HL7 v2."""
 
 
-def step(
-    route: Way, keeper: Keeper, owner: str, *, most_lanes: int | None = None, lane: str | None = None
-) -> Counter[str] | None:
+def step(route: Way, keeper: Keeper, owner: str, *, lane: str | None = None) -> Counter[str] | None:
     """What some deliveries of due lanes (or of one) came to, by status; None when there was none to take."""
     endpoint, now = route.endpoint, route.now()
     if not endpoint.enabled:
         return None
+    limit = max(1, route.size // 2)
     with route.store.read() as c:
         shut = gate.ask(Gate(**gates.find(c, endpoint.id)), owner, 1, now)[1] is None
-        if shut or not lanes.is_due(c, endpoint.id, now=now, lane=lane):
-            return None
-    limit = most_lanes or max(1, route.size // 2)
+        due = 0 if shut else lanes.due(c, endpoint.id, now=now, most=limit * route.beside, lane=lane)
+    if not due:
+        return None
+    share = -(-due // route.beside)  # rounded up: where lanes are few, each takes more of fewer
     with keeper.keep(owner):
         with route.store.write() as c:
             before = Gate(**gates.find(c, endpoint.id))
@@ -107,7 +108,8 @@ def step(
                 return None
             limit = allowed.most
             until = now + LEASE
-            taken = lanes.claim(c, endpoint.id, owner, now=now, until=until, limit=limit, lane=lane)
+            lots = min(limit, share)
+            taken = lanes.claim(c, endpoint.id, owner, now=now, until=until, limit=lots, lane=lane)
             if taken and asked != before:
                 gates.save(c, endpoint.tenant_id, endpoint.id, asdict(asked))
             most = max(1, min(PER_LANE, limit // max(1, len(taken))))
@@ -136,6 +138,8 @@ def _delivered(
             return messages.deliver(route, found, settle)
         return deliver(route, found, settle)
     except Exception as error:
+        if is_outage(error):  # the lanes are free again when their leases end, and all is read back
+            raise
         # A bug that cannot be laid at one delivery's door: the first is held for a person, the others go on.
         return [Sent(found[0], error=error)]
 

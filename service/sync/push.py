@@ -32,13 +32,17 @@ Json = Any
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The way to one EHR: where the ledger is, how the EHR is reached, who its patients are."""
+    """The way to one EHR: where the ledger is, how the EHR is reached, who its patients are.
+
+    `beside`: how many threads go it side by side, and so share the lanes that are due.
+    """
 
     store: Store
     ehr: Ehr
     endpoint: Endpoint
     patients: Patients
     now: Callable[[], datetime]
+    beside: int = 1
 
     @property
     def size(self) -> int:
@@ -223,7 +227,7 @@ def _read_in(route: Route, parcel: Parcel, changed: Changed) -> Sent:
     except EhrError as error:
         return Sent(delivery, error=error)
     with store.read() as c:
-        asked = conflicts.open_in_lanes(c, endpoint.id, [delivery.lane])
+        asked = conflicts.open_in_lanes(c, endpoint, [delivery.lane])
         conflict = waits_for(c, parcel.event, delivery, asked)
     if conflict is None:
         refused = arrival.refusal(store, endpoint, changed.resource)

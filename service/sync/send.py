@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from mappings import identity
@@ -58,6 +59,17 @@ class Sent:
     loss: Loss | None = None
 
 
+@dataclass(frozen=True)
+class Answer:
+    """A resource as the EHR answered with it."""
+
+    resource: Json
+
+    @cached_property
+    def hash(self) -> str:
+        return content_hash(self.resource)
+
+
 @dataclass
 class Sending:
     """One endpoint's parcels on their way; `references` grows with what was sent."""
@@ -102,12 +114,13 @@ class Sending:
         if parcel.delivery.lane in self.failed:
             return
         made: dict[Key, Link] = {}
-        answers: dict[Key, Json] = {}
+        answers: dict[Key, Answer] = {}
         try:
             for one in ordered(parcel.due):
                 stored = self.ehr.write(entry(self.endpoint, one, self._lookup))
-                (link,) = answered(self.endpoint, [one], [stored])
-                made[one.key], answers[one.key] = link, stored
+                answer = Answer(stored)
+                (link,) = answered(self.endpoint, [one], [answer])
+                made[one.key], answers[one.key] = link, answer
                 self.references[one.key] = f"{link.resource_type}/{link.remote_id}"
         except Exception as error:  # of the EHR, or a bug with this content
             self.done.append(Sent(parcel.delivery, list(made.values()), error=error))
@@ -118,7 +131,7 @@ class Sending:
     def _lookup(self, type: str, system: str, value: str) -> str | None:
         return self.references.get((system, value))
 
-    def _arrived(self, parcel: Parcel, answers: Sequence[Json], made: Sequence[Link]) -> None:
+    def _arrived(self, parcel: Parcel, answers: Sequence[Answer], made: Sequence[Link]) -> None:
         links, kept = [*parcel.there(seen=True), *made], parcel.there(seen=False)
         loss = Loss(parcel.plan.left_out, lost(parcel, answers))
         self.done.append(Sent(parcel.delivery, links, kept, status=200, rung=parcel.plan.rung, loss=loss))
@@ -140,7 +153,7 @@ class Sending:
         at = 0
         for parcel in parcels:
             due = parcel.due
-            answers, at = found[at : at + len(due)], at + len(due)
+            answers, at = [Answer(one) for one in found[at : at + len(due)]], at + len(due)
             try:
                 made = answered(self.endpoint, due, answers)
             except EhrError as error:
@@ -171,18 +184,18 @@ def ordered(due: Sequence[Wanted]) -> list[Wanted]:
     left, made = list(due), list[Wanted]()
     while left:
         keys = {one.key for one in left}
-        free = [one for one in left if not set(referenced(one.resource)) & (keys - {one.key})]
+        free = [one for one in left if not referenced(one.resource) & (keys - {one.key})]
         taken = free or left[:1]
         made += taken
         left = [one for one in left if one not in taken]
     return made
 
 
-def lost(parcel: Parcel, answers: Sequence[Json]) -> tuple[str, ...]:
+def lost(parcel: Parcel, answers: Sequence[Answer]) -> tuple[str, ...]:
     """The fields that the plan gives up, and those that the server left out of what it stored."""
-    if not any(content_hash(answer) != one.hash for one, answer in zip(parcel.due, answers, strict=True)):
+    if all(answer.hash == one.hash for one, answer in zip(parcel.due, answers, strict=True)):
         return parcel.plan.lost
-    stored = {one.key: answer for one, answer in zip(parcel.due, answers, strict=True)}
+    stored = {one.key: answer.resource for one, answer in zip(parcel.due, answers, strict=True)}
     whole = [stored.get(one.key, one.resource) for one in parcel.wanted]
     gone = ladder.lost(parcel.event, ladder.read_back(parcel.event["type"], whole))
     return tuple(dict.fromkeys((*parcel.plan.lost, *gone)))
@@ -204,25 +217,26 @@ def entry(endpoint: Endpoint, one: Wanted, lookup: identity.Lookup) -> Json:
     return {"fullUrl": identity.urn(*one.key), "resource": resource, "request": request}
 
 
-def answered(endpoint: Endpoint, due: Sequence[Wanted], found: Sequence[Json]) -> list[Link]:
+def answered(endpoint: Endpoint, due: Sequence[Wanted], found: Sequence[Answer]) -> list[Link]:
     """A link for each resource; Ambiguous where the answer does not name what was asked."""
     made = []
-    for one, remote in zip(due, found, strict=True):
+    for one, answer in zip(due, found, strict=True):
+        remote = answer.resource
         if remote["resourceType"] != one.resource["resourceType"] or _named(remote) != one.key:
             raise Ambiguous(f"the answer for {one.key[0]}|{one.key[1]} names another resource")
-        made.append(_written(endpoint, one, remote))
+        made.append(_written(endpoint, one, answer))
     return made
 
 
-def _written(endpoint: Endpoint, one: Wanted, remote: Json) -> Link:
+def _written(endpoint: Endpoint, one: Wanted, answer: Answer) -> Link:
     """The link after our write; what the EHR holds more than we wrote is others', and stays."""
-    hashed = content_hash(remote)
-    if hashed == one.hash or one.key[0] == "Provenance":
+    remote = answer.resource
+    if answer.hash == one.hash or one.key[0] == "Provenance":
         return link_of(endpoint, one.key, remote, one.hash)
     if one.link is None:
         raise Stale(f"{one.key[0]}|{one.key[1]} was there already and says something else")
     if says_all(one.resource, remote):
-        return replace(link_of(endpoint, one.key, remote, hashed), ours=dumps(one.resource).decode())
+        return replace(link_of(endpoint, one.key, remote, answer.hash), ours=dumps(one.resource).decode())
     return link_of(endpoint, one.key, remote, one.hash)
 
 

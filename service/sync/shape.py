@@ -25,6 +25,7 @@ from service.store.conflicts import Conflict
 from service.store.deliveries import Delivery
 from service.store.endpoints import Endpoint
 from service.store.events import StoredEvent
+from service.store.faults import is_outage
 from service.store.links import Link
 
 from . import ladder
@@ -166,7 +167,7 @@ def _drafts(
     seqs = [delivery.event_seq for delivery in found]
     stored = events.by_seqs(c, endpoint.tenant_id, seqs)
     versions = events.other_versions(c, endpoint.tenant_id, seqs)
-    asked = conflicts.open_in_lanes(c, endpoint.id, {delivery.lane for delivery in found})
+    asked = conflicts.open_in_lanes(c, endpoint, {delivery.lane for delivery in found})
     drafts: list[Draft] = []
     taken: set[Key] = set()
     left: set[str] = set()  # lanes that go no further this time
@@ -186,6 +187,8 @@ def _drafts(
             draft = _draft(c, endpoint, matrix, delivery, whole, versions.get(delivery.event_seq, []))
             keys = set(draft.keys)
         except Exception as error:  # a bug with this one content: its neighbours go on
+            if is_outage(error):
+                raise
             failed(delivery, error)
             left.add(delivery.lane)
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from sqlalchemy import Connection
 
@@ -28,7 +29,13 @@ def known(store: Store, endpoint: Endpoint) -> Matrix | None:
         found = capabilities.find(c, endpoint.id)
     if found is None:
         return None
-    return capability.with_options(capability.load(loads(found.matrix)), endpoint.options)
+    return capability.with_options(_loaded(found.matrix), endpoint.options)
+
+
+@lru_cache(64)
+def _loaded(text: str) -> Matrix:
+    """The matrix of a kept reading: every step of the deliveries asks for it."""
+    return capability.load(loads(text))
 
 
 def matrix_of(store: Store, ehr: Ehr, endpoint: Endpoint, now: Clock) -> Matrix:

@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import partial
@@ -18,7 +19,7 @@ from service.store.endpoints import Endpoint
 from service.store.engine import Store
 from service.telemetry import make_log
 
-from .ehr import EhrError, HttpEhr
+from .ehr import NO_TURNS, EhrError, HttpEhr
 from .gate import Gate, call
 from .messages import Line
 from .outbox import LEASE, Keeper, Way, step
@@ -26,6 +27,7 @@ from .owner import is_gone, process_name
 from .patient_cache import Patients
 from .pull import NOT_BELIEVED, pull, read_waiting
 from .push import Route
+from .turns import Turns
 from .upkeep import tend
 
 Clock = Callable[[], datetime]
@@ -35,6 +37,8 @@ THOROUGH_S = 60.0
 """How often to ask what was deleted, and to read patient by patient where a server cannot search by time."""
 TEND_S = 30.0
 """How often a step of the upkeep is taken: a server asked what it can do, a batch of records compared."""
+AHEAD = 1
+"""Threads beyond an endpoint's `parallel` calls: who has no turn maps what goes next."""
 _STEPS = itertools.count()
 log = make_log()
 
@@ -57,10 +61,15 @@ class Result:
         return ", ".join([*words, *([self.error] if self.error else [])]) or "nothing to do"
 
 
-def connect(endpoint: Endpoint, store: Store | None = None, now: Clock | None = None) -> HttpEhr:
+def connect(
+    endpoint: Endpoint,
+    store: Store | None = None,
+    now: Clock | None = None,
+    turns: AbstractContextManager[object] = NO_TURNS,
+) -> HttpEhr:
     """The EHR of an endpoint; with a store, at the pace that all its workers keep together."""
     headers = endpoint.options.get("headers") or {}
-    return HttpEhr(endpoint.url, headers=headers, wait=_pace(endpoint, store, now))
+    return HttpEhr(endpoint.url, headers=headers, wait=_pace(endpoint, store, now), turns=turns)
 
 
 def dial(endpoint: Endpoint, store: Store | None = None, now: Clock | None = None) -> MllpClient:
@@ -95,16 +104,20 @@ Link = HttpEhr | MllpClient
 """A thread's own connection to an endpoint."""
 
 
-def link_to(endpoint: Endpoint, store: Store, now: Clock) -> Link:
-    """The connection that an endpoint's URL asks for."""
-    return dial(endpoint, store, now) if endpoint.is_hl7v2 else connect(endpoint, store, now)
+def link_to(
+    endpoint: Endpoint, store: Store, now: Clock, turns: AbstractContextManager[object] = NO_TURNS
+) -> Link:
+    """The connection that an endpoint's URL asks for; `turns` of `HttpEhr`."""
+    return dial(endpoint, store, now) if endpoint.is_hl7v2 else connect(endpoint, store, now, turns)
 
 
-def way_by(link: Any, store: Store, endpoint: Endpoint, patients: Patients, now: Clock) -> Way:
-    """The way to an endpoint over this connection."""
+def way_by(
+    link: Any, store: Store, endpoint: Endpoint, patients: Patients, now: Clock, beside: int = 1
+) -> Way:
+    """The way to an endpoint over this connection, that so many go `beside` each other."""
     if isinstance(link, MllpClient):
-        return Line(store, link, endpoint, now)
-    return Route(store, link, endpoint, patients, now)
+        return Line(store, link, endpoint, now, beside)
+    return Route(store, link, endpoint, patients, now, beside)
 
 
 def sync_once(store: Store, endpoint: Endpoint, now: Clock, *, accept_deletions: bool = False) -> Result:
@@ -120,7 +133,8 @@ def sync_once(store: Store, endpoint: Endpoint, now: Clock, *, accept_deletions:
     ehr = connect(endpoint, store, now)
     try:
         _add(pulled, pull(store, ehr, endpoint, now, accept_deletions=accept_deletions).counts)
-        while step := push_due(store, endpoint, ehr, now):
+        patients = Patients(endpoint, now)
+        while step := push_due(store, endpoint, ehr, now, patients):
             _add(sent, step)
         _add(pulled, pull(store, ehr, _fresh(store, endpoint), now, thorough=False).counts)
     except EhrError as error:
@@ -141,10 +155,21 @@ def _fresh(store: Store, endpoint: Endpoint) -> Endpoint:
     return found or endpoint
 
 
-def push_due(store: Store, endpoint: Endpoint, ehr: Any, now: Clock) -> dict[str, int]:
-    """One step over due lanes of the endpoint by this connection; empty when there was none to take."""
-    route = way_by(ehr, store, endpoint, Patients(endpoint, now), now)
+def push_due(
+    store: Store, endpoint: Endpoint, ehr: Any, now: Clock, patients: Patients | None = None
+) -> dict[str, int]:
+    """One step over due lanes of the endpoint by this connection; empty when there was none to take.
+
+    `patients`: those that the steps before have found.
+    """
+    route = way_by(ehr, store, endpoint, patients or Patients(endpoint, now), now)
     return dict(step(route, Keeper(store, now), step_name()) or {})
+
+
+def side_by_side(endpoint: Endpoint) -> int:
+    """How many threads deliver to it; a receiver of HL7 v2 gets one message after the other from each."""
+    parallel: int = endpoint.options["parallel"]
+    return parallel if endpoint.is_hl7v2 else parallel + AHEAD
 
 
 def step_name() -> str:
@@ -176,6 +201,7 @@ class Runner:
         self._keeper = Keeper(store, now)
         self._threads: dict[tuple[int, str], threading.Thread] = {}
         self._patients: dict[int, Patients] = {}
+        self._turns: dict[int, Turns] = {}
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -184,7 +210,7 @@ class Runner:
     def stop(self) -> None:
         """Let every thread end its step, then return."""
         self._stop.set()
-        self._store.bell.ring()
+        self._store.bell.ring(list(self._patients))
         for thread in list(self._threads.values()):
             thread.join(10)
 
@@ -196,7 +222,9 @@ class Runner:
                     known = endpoints.every(c)
                 for endpoint in known:
                     self._patients.setdefault(endpoint.id, Patients(endpoint, self._now))
-                    for number in range(endpoint.options["parallel"] if self._delivers else 0):
+                    parallel = endpoint.options["parallel"]
+                    self._turns.setdefault(endpoint.id, Turns(parallel)).allow(parallel)
+                    for number in range(side_by_side(endpoint) if self._delivers else 0):
                         self._begin(endpoint.id, f"push-{number}", self._push)
                     if endpoint.is_hl7v2:
                         continue  # nothing can be asked there
@@ -234,17 +262,18 @@ class Runner:
     def _push(self, id: int) -> None:
         link: Link | None = None
         while not self._stop.is_set():
-            heard = self._store.bell.count
+            heard = self._store.bell.count(id)
             try:
                 endpoint = self._endpoint(id)
                 if endpoint is not None:
-                    link = link or link_to(endpoint, self._store, self._now)
-                    route = way_by(link, self._store, endpoint, self._patients[id], self._now)
+                    link = link or link_to(endpoint, self._store, self._now, self._turns[id])
+                    patients, beside = self._patients[id], side_by_side(endpoint)
+                    route = way_by(link, self._store, endpoint, patients, self._now, beside)
                     if step(route, self._keeper, step_name()) is not None:
                         continue
             except Exception:
                 log.exception("push failed")
-            self._store.bell.wait(heard, IDLE_S)
+            self._store.bell.wait(id, heard, IDLE_S)
 
     def _pull(self, id: int) -> None:
         ehr: HttpEhr | None = None

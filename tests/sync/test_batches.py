@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,11 @@ from mappings.identity import resource_identity
 from service.store.tables import links as table
 from service.sync import retry, send, shape
 from service.sync.ehr import Ambiguous, EhrError, Gone, Refused, TooLarge
+from service.sync.outbox import Keeper, step
+from service.sync.patient_cache import Patients
+from service.sync.push import Route
 from service.sync.retry import Act, Rule
+from service.sync.worker import step_name
 from site_of_tests import DRUG, HISTORY, REFILL, Site, event
 
 Json = Any
@@ -90,6 +95,24 @@ def test_a_transaction_has_about_as_many_resources_as_the_endpoint_takes(tmp_pat
     clinic.send(*(refill(pump) for pump in range(10)))
     assert clinic.push() == {"sent": 10}
     assert max(len(bundle["entry"]) for bundle in clinic.ehr.bundles) == 6
+
+
+def test_threads_side_by_side_share_few_lanes(clinic: Clinic) -> None:
+    """Else the first one takes all lanes, and one transaction after the other is all that the EHR gets."""
+    clinic.send(*(refill(pump, number) for number in (1, 2) for pump in range(4)))
+    patients, keeper = Patients(clinic.endpoint, clinic.now), Keeper(clinic.store, clinic.now)
+
+    def side_by_side(ehr: Odd) -> Counter[str] | None:
+        route = Route(clinic.store, ehr, clinic.endpoint, patients, clinic.now, beside=2)
+        return step(route, keeper, step_name())
+
+    other = Odd()
+    other.state = clinic.ehr.state
+    clinic.ehr.before.append(lambda _: done.append(side_by_side(other)))
+    done: list[Counter[str] | None] = []
+    done.append(side_by_side(clinic.ehr))
+    assert done == [{"sent": 2}, {"sent": 4}]  # of the two lanes that the first one left, one
+    assert clinic.push() == {"sent": 2}
 
 
 def test_the_same_identity_never_stands_twice_in_one_transaction(clinic: Clinic) -> None:
@@ -213,7 +236,8 @@ def never_split(patch: pytest.MonkeyPatch) -> None:
 def answers_believed(patch: pytest.MonkeyPatch) -> None:
     def wrong(endpoint: Any, due: Any, found: Any) -> Any:
         return [
-            send.link_of(endpoint, one.key, remote, one.hash) for one, remote in zip(due, found, strict=True)
+            send.link_of(endpoint, one.key, answer.resource, one.hash)
+            for one, answer in zip(due, found, strict=True)
         ]
 
     patch.setattr(send, "answered", wrong)

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ from sqlalchemy import text
 from chaos import FakeTarget, left_behind
 from history import check
 from service.intake import Loaded, take
-from service.store import deliveries, endpoints, jobs
+from service.store import deliveries, endpoints, gates, jobs
 from service.store.engine import Store, StoreError, migrate
 from service.store.keys import Caller
 from service.store.times import stamp
+from service.sync.gate import Gate
 from service.sync.spread import prepare
 from service.synthetic import clinic
 
@@ -122,6 +124,23 @@ def test_a_lane_that_is_due_by_our_clock_does_not_wait_for_the_database_s(store:
         assert c.execute(text("SELECT scheduled_at FROM procrastinate_jobs")).scalar() == ours
         jobs.sweep(c, now=ours)
         assert c.execute(text("SELECT scheduled_at FROM procrastinate_jobs")).scalar() is None
+
+
+def test_while_the_breaker_is_open_no_job_is_made_and_then_one_to_ask(store: Store) -> None:
+    """Else each sweep would make one for every lane that waits, each of them to find the breaker open."""
+    accept(store, loaded(40))
+    lanes = len(lanes_of(store))
+    assert lanes > 2
+    at = now() + timedelta(seconds=1)
+    with store.write() as c:
+        c.execute(text("DELETE FROM procrastinate_jobs"))
+        (endpoint,) = endpoints.every(c, 1)
+        gates.save(c, 1, endpoint.id, asdict(Gate(5, 1, at + timedelta(seconds=9), most=1)))
+        assert jobs.sweep(c, now=at) == 0
+        assert jobs.sweep(c, now=at + timedelta(seconds=9)) == 1
+        assert jobs.sweep(c, now=at + timedelta(seconds=9)) == 0, "one asks already"
+        gates.save(c, 1, endpoint.id, asdict(Gate(most=2)))
+        assert jobs.sweep(c, now=at + timedelta(seconds=10)) == lanes - 1
 
 
 def test_many_new_jobs_are_counted_anew(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import threading
@@ -9,10 +10,14 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sqlalchemy import select
 
+from fakes import lose_answer
 from service.store import deliveries, lanes, tables
 from service.store.engine import Store
 from service.store.lanes import Lease
@@ -165,8 +170,9 @@ def fence_does_not_grow(patch: pytest.MonkeyPatch) -> None:
 
 
 def held_lanes_are_taken(patch: pytest.MonkeyPatch) -> None:
-    def wrong(endpoint_id: int, now: Any, lane: str | None) -> Any:
-        return select(tables.lanes.c.lane).where(tables.lanes.c.endpoint_id == endpoint_id)
+    def wrong(c: Any, endpoint_id: int, *_: Any) -> list[str]:
+        every = select(tables.lanes.c.lane).where(tables.lanes.c.endpoint_id == endpoint_id)
+        return list(c.execute(every).scalars())
 
     patch.setattr(lanes, "_free", wrong)
 
@@ -197,3 +203,97 @@ def test_a_paused_endpoint_is_sent_nothing(site: Site) -> None:
         worker.endpoints.set_enabled(c, site.endpoint.id, False)
     assert site.push() == {}
     assert site.ehr.calls == []
+
+
+# --- when a lane is due ------------------------------------------------------------------------------------
+
+TRIES = st.lists(
+    st.tuples(
+        st.sampled_from(["send", "deliver", "fail", *deliveries.CHANGES]),
+        st.integers(0, 8),
+        st.integers(0, 2),
+    ),
+    max_size=25,
+)
+
+
+def heads(site: Site) -> dict[str, str | None]:
+    """When each lane is due, as its deliveries say: the head's time, None when it waits for a person."""
+    found: dict[str, str | None] = {}
+    for one in site.deliveries():
+        if one.status in ("pending", "failed", "parked", "paused") and one.conflict_id is None:
+            found.setdefault(one.lane, one.next_try_at if one.status == "pending" else None)
+    return found
+
+
+def do(site: Site, action: str, number: int, pump: int) -> None:
+    if action == "send":
+        site.send(DEVICE | {"id": f"D-{number}", "serial": f"NGP{pump}", "version": number + 1})
+    elif action in ("deliver", "fail"):
+        site.ehr.before = [lose_answer] if action == "fail" else []
+        push_due(site.store, site.endpoint, site.ehr, site.now)
+        site.ehr.before = []
+    elif number < len(found := site.deliveries()):
+        with site.store.write() as c, contextlib.suppress(ValueError):
+            deliveries.change(c, 1, [found[number].id], action, now=site.now(), reason="a person says so")
+    site.time += timedelta(seconds=pump)
+
+
+def changes_of_any_order(folder: Path, tries: Any) -> None:
+    site = Site(folder, f"sqlite:///{folder}/{uuid4()}.db")
+    site.register()
+    for action, number, pump in tries:
+        do(site, action, number, pump)
+        with site.store.read() as c:
+            due = {row.lane: row.due_at for row in c.execute(select(tables.lanes))}
+        assert due == dict.fromkeys(due) | heads(site), action
+    site.store.close()
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(TRIES)
+def test_a_lane_is_due_when_its_head_is(tmp_path: Path, tries: Any) -> None:
+    changes_of_any_order(tmp_path, tries)
+
+
+def what_a_person_does_is_not_seen(patch: pytest.MonkeyPatch) -> None:
+    right = deliveries.change
+
+    def wrong(*args: Any, **more: Any) -> Any:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(lanes, "refresh", lambda *_: None)
+            return right(*args, **more)
+
+    patch.setattr(deliveries, "change", wrong)
+
+
+def held_lanes_stay_due(patch: pytest.MonkeyPatch) -> None:
+    waits, lane = tables.deliveries.c, tables.lanes.c
+    same = (waits.endpoint_id == lane.endpoint_id, waits.lane == lane.lane, waits.status == "pending")
+    first = select(waits.next_try_at).where(*same).order_by(waits.id).limit(1).scalar_subquery()
+
+    def wrong(c: Any, endpoint_id: int, names: Any) -> None:
+        where = (lane.endpoint_id == endpoint_id, lane.lane.in_(names))
+        c.execute(tables.lanes.update().where(*where).values(due_at=first))
+
+    patch.setattr(lanes, "refresh", wrong)
+
+
+@pytest.mark.parametrize(
+    "bug", [what_a_person_does_is_not_seen, held_lanes_stay_due], ids=lambda b: b.__name__
+)
+def test_a_seeded_bug_in_when_a_lane_is_due_is_caught(
+    bug: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = [
+        ("send", 0, 0),
+        ("send", 1, 0),
+        ("deliver", 0, 0),
+        ("send", 2, 0),
+        ("send", 3, 0),
+        ("pause", 1, 0),
+    ]
+    changes_of_any_order(tmp_path, order)
+    bug(monkeypatch)
+    with pytest.raises(AssertionError):
+        changes_of_any_order(tmp_path, order)

@@ -23,8 +23,8 @@ Json = Any
 class Ward(Site):
     """A site whose history was delivered, and whose EHR can be tampered with."""
 
-    def __init__(self, folder: Path, **options: Any) -> None:
-        super().__init__(folder, **options)
+    def __init__(self, folder: Path, url: str = "", **options: Any) -> None:
+        super().__init__(folder, url, **options)
         self.register()
         self.send(*HISTORY)
         assert self.push() == {"sent": len(HISTORY)}
@@ -80,8 +80,8 @@ class Ward(Site):
 
 
 @pytest.fixture
-def ward(tmp_path: Path) -> Ward:
-    return Ward(tmp_path)
+def ward(tmp_path: Path, database_url: str) -> Ward:
+    return Ward(tmp_path, database_url)
 
 
 REFILL_KEY = ("refill", "R-1")

@@ -11,7 +11,7 @@ from fakes import EHRS
 from mappings import EVENT_TYPES
 from mappings.exact_json import dumps, loads
 from mappings.hl7v2 import SenderMap, sender_map
-from service.cli_servers import card_lines
+from service.commands.servers import card_lines
 from service.sync import capability
 from service.sync.scorecard import is_good, message_card, samples, scorecard
 

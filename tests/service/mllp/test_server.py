@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, event
 
-from mappings.hl7v2 import SenderMap, parse
+from mappings.hl7v2 import SenderMap, dump, parse, write_update
 from service.mllp import listen
 from service.mllp.framing import framed
 from service.mllp.intake import retry, take
@@ -21,6 +21,7 @@ from service.store import events, messages
 from service.store.engine import Store
 from service.store.messages import Stored
 from site_of_mllp import (
+    ORIGINAL,
     Beside,
     clock,
     code_of,
@@ -111,6 +112,18 @@ def test_a_refused_message_names_segment_field_and_rule_and_is_kept(beside: Besi
     assert (err[2], err[5]) == ("OBX^2^6", "unit^^99ITB")
     (one,) = kept(store)
     assert (one.raw, one.status, [i.rule for i in one.issues]) == (bad, "parked", ["unit"])
+    assert ids(store) == []
+
+
+def test_an_update_is_refused_and_kept_as_it_is_no_event(beside: Beside, store: Store) -> None:
+    first, second = ({"system": "http://hospital.invalid/mrn", "value": value} for value in ("M1", "M2"))
+    told = {"kind": "patient-merge", "source": "clinic-a", "id": "77", "patient": first, "other": second}
+    merge = dump(write_update(told | {"occurred_at": "2026-01-12T10:00:00-06:00"}, ORIGINAL))
+    (answer,) = exchange(beside.port, merge)
+    err = parse(answer).first("ERR")
+    assert err is not None
+    assert (code_of(answer), err[3].partition("^")[0], err[2]) == ("AR", "200", "MSH^1^9")
+    assert [(m.raw, m.status) for m in kept(store)] == [(merge, "refused")]
     assert ids(store) == []
 
 

@@ -15,15 +15,18 @@ import pytest
 from sqlalchemy import Connection, Engine, create_engine, insert, select, text
 from sqlalchemy.exc import DBAPIError
 
-from mappings import load_event
+from mappings import MappingError, load_event
+from mappings.bundle import encode
 from mappings.exact_json import dumps, loads
+from mappings.identity import content_hash
 from postgresql_server import PostgresqlServer
 from samples import EVERY, REFILL
 from service import chain, verify
 from service.chain import Damaged
-from service.store import audit, chains, deliveries, endpoints, events
+from service.store import audit, chains, deliveries, endpoints, events, remote
 from service.store.deliveries import Outcome
 from service.store.engine import Store, StoreError, migrate
+from service.store.remote import RemoteVersion
 from service.store.tables import audit as audit_table
 from service.store.tables import events as events_table
 
@@ -280,19 +283,43 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
             )
         found = deliveries.search(c, 1, limit=1000)
         deliveries.record(c, [Outcome(one, "sent", last_status=200) for one in found], now=NOW)
+        remote.add(c, [one for event in EVERY.values() for one in read_back(event)], now=NOW)
     with store.engine.connect() as c:
         c.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
     store.close()
     return path.read_bytes()
 
 
+def read_back(sent: Any) -> list[RemoteVersion]:
+    """The versions of an event's resources as an EHR showed them."""
+    made = []
+    for number, resource in enumerate(encode(load_event(loads(dumps(sent))))):
+        there = resource | {"id": f"{sent['id']}-{number}", "meta": {"versionId": "1"}}
+        key = (there["resourceType"], there["id"], "1", None)
+        made.append(RemoteVersion(1, 1, *key, dumps(there).decode(), content_hash(there), "echo"))
+    return made
+
+
+def test_what_was_read_in_an_ehr_is_checked_against_its_hash(store: Store) -> None:
+    fill(store, 1)
+    with store.write() as c:
+        remote.add(c, read_back(REFILL), now=NOW)
+    assert wrong(store) == []
+    with store.write() as c:
+        c.exec_driver_sql("UPDATE remote_versions SET raw = replace(raw, '\"value\":20', '\"value\":21')")
+    assert [what for what in wrong(store) if "raw is not what was read" in what]
+
+
 def ledger_rows(path: Path) -> Any:
-    """What the file says of events and audit; None where it cannot be read."""
+    """What the file says of events, audit and EHRs' records; None where it cannot be read."""
     with contextlib.closing(sqlite3.connect(f"file:{path}?immutable=1", uri=True)) as c:
         c.text_factory = bytes  # a flipped bit may leave what is no UTF-8
         try:
-            return [c.execute(f"SELECT * FROM {name} ORDER BY 1").fetchall() for name in ("events", "audit")]
-        except (sqlite3.DatabaseError, UnicodeDecodeError):  # also a message that names what was damaged
+            rows = [c.execute(f"SELECT * FROM {name} ORDER BY 1").fetchall() for name in ("events", "audit")]
+            there = c.execute("SELECT raw FROM remote_versions ORDER BY 1").fetchall()
+            # Without meta and narrative, of which nothing follows.
+            return [*rows, [content_hash(loads(raw)) for (raw,) in there]]
+        except (sqlite3.DatabaseError, UnicodeDecodeError, MappingError):  # also a message that names damage
             return None
 
 

@@ -15,6 +15,7 @@ from mappings import exact_json, load_event
 from samples import CATHETER, DOSE_CHANGE, PATIENT, PUMP, REFILL, SERIAL, q
 from service.store import audit, conflicts, deliveries, endpoints, events, keys, lanes, leases, links, remote
 from service.store.deliveries import CHANGES, Outcome
+from service.store.endpoints import Endpoint
 from service.store.engine import Store, migrate
 from service.store.lanes import Lease
 from service.store.links import Link
@@ -24,6 +25,7 @@ from strategies import ANY_EVENT
 
 Json = Any
 NOW = datetime.fromisoformat("2026-11-23T09:00:00+00:00")
+ENDPOINT = Endpoint(1, 1, "a", "http://ehr.invalid/fhir", True, "", None, 0)
 
 
 def canonical(event: Json) -> Json:
@@ -297,10 +299,22 @@ def test_an_endpoint_keeps_what_it_was_told_over_the_defaults(store: Store) -> N
     assert "options" not in repr(found)
 
 
+def test_the_bell_rings_for_the_endpoints_that_something_is_due_to_once_it_is_committed(store: Store) -> None:
+    with store.write() as c:
+        one, other = (endpoints.add(c, 1, name, "http://ehr.invalid/fhir", {}, now=NOW) for name in "ab")
+        endpoints.set_enabled(c, other.id, False)
+    with store.write() as c:
+        accept(c, REFILL)
+        assert store.bell.count(one.id) == 0
+    assert (store.bell.count(one.id), store.bell.count(other.id)) == (1, 0)
+
+
 @pytest.mark.parametrize(
     ("index", "call"),
     [
         ("sqlite_autoindex_events_1", lambda c: events.find(c, 1, "s", "i")),
+        ("INTEGER PRIMARY KEY", lambda c: events.by_seqs(c, 1, range(25))),
+        ("of USING INTEGER PRIMARY KEY", lambda c: events.other_versions(c, 1, range(25))),
         ("ix_events_pump", lambda c: events.timeline(c, 1, SERIAL)),
         ("ix_events_pump", lambda c: events.current(c, 1, pump=SERIAL, limit=2)),
         ("ix_events_device", lambda c: events.devices_of(c, 1, [SERIAL, "x"])),
@@ -312,15 +326,17 @@ def test_an_endpoint_keeps_what_it_was_told_over_the_defaults(store: Store) -> N
         ),
         ("ix_deliveries_lane", lambda c: deliveries.waiting(c, [Lease(1, "x", 1)], now=NOW, most=5)),
         ("ix_lanes_due", lambda c: lanes.claim(c, 1, "w", now=NOW, until=NOW, limit=5)),
-        ("ix_lanes_due", lambda c: lanes.is_due(c, 1, now=NOW)),
+        ("ix_lanes_due", lambda c: lanes.due(c, 1, now=NOW, most=5)),
         ("ix_deliveries_event", lambda c: deliveries.of_event(c, 1)),
         ("sqlite_autoindex_links_1", lambda c: links.find(c, 1, "s", "v")),
+        ("sqlite_autoindex_links_1", lambda c: links.find_many(c, 1, [("s", "v"), ("s", "w")])),
         ("ix_links_remote", lambda c: links.find_remote(c, 1, "Device", "1")),
         ("ix_links_remote", lambda c: links.of_remote(c, 1, "Device", ["1", "2"])),
         ("sqlite_autoindex_remote_versions_1", lambda c: remote.seen(c, 1, "Device", ["1", "2"])),
         ("sqlite_autoindex_remote_versions_1", lambda c: remote.raw_of(c, 1, "Device", "1", "1")),
         ("ix_conflicts_record", lambda c: conflicts.open_of(c, 1, 1, "s", "i")),
         ("ix_conflicts_lane", lambda c: conflicts.open_in_lane(c, 1, "x")),
+        ("ix_conflicts_lane", lambda c: conflicts.open_in_lanes(c, ENDPOINT, ["x", "y"])),
         ("sqlite_autoindex_api_keys_1", lambda c: keys.caller(c, "key")),
     ],
 )

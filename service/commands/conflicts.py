@@ -8,8 +8,7 @@ import click
 
 from mappings import MappingError
 from mappings.exact_json import dumps
-
-from .opening import TENANT, now, opened
+from service.opening import TENANT, now, opened
 
 SHOWN = 1000
 
@@ -23,8 +22,8 @@ def conflicts() -> None:
 @click.option("--all", "every", is_flag=True, help="also those that are decided or gone by themselves")
 def conflicts_list(every: bool) -> None:
     """Number, EHR, record, fields and state of each open conflict."""
-    from .store import conflicts as store_conflicts
-    from .store import endpoints
+    from service.store import conflicts as store_conflicts
+    from service.store import endpoints
 
     with opened().read() as c:
         names = {one.id: one.name for one in endpoints.every(c, TENANT)}
@@ -50,9 +49,9 @@ def _is_proposed(one: Any) -> bool:
 @click.argument("number", type=int)
 def conflicts_show(number: int) -> None:
     """One conflict as JSON: base, ours and theirs, and the raw resource. It holds a patient's data."""
-    from .api.conflicts import shown
-    from .store import conflicts as store_conflicts
-    from .store import endpoints, events
+    from service.api.conflicts import shown
+    from service.store import conflicts as store_conflicts
+    from service.store import endpoints, events
 
     with opened().read() as c:
         found = store_conflicts.find(c, TENANT, number)
@@ -71,9 +70,9 @@ def conflicts_show(number: int) -> None:
 @click.option("--key", envvar="ITB_KEY", help="your API key: it says who decides  [default: $ITB_KEY]")
 def conflicts_resolve(number: int, take: str | None, fields: tuple[str, ...], key: str | None) -> None:
     """Decide a conflict. Where a dose depends on it, two persons must decide the same, each with a key."""
-    from .store import conflicts as store_conflicts
-    from .store import keys
-    from .sync.resolve import NotNow, decide
+    from service.store import conflicts as store_conflicts
+    from service.store import keys
+    from service.sync.resolve import NotNow, decide
 
     store = opened()
     with store.read() as c:

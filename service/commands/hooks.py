@@ -6,8 +6,9 @@ import secrets
 
 import click
 
-from .cli_servers import readable
-from .opening import now, opened
+from service.opening import now, opened
+
+from .servers import readable
 
 
 @click.command("subscribe")
@@ -22,11 +23,11 @@ def subscribe_(name: str, url: str, types: tuple[str, ...]) -> None:
     Makes rest-hook Subscriptions on its server, or renews them with a new secret. What it says is only a hint
     to read; polling goes on, as notifications get lost.
     """
-    from . import hooks
-    from .sync.ehr import EhrError
-    from .sync.pull import TYPES
-    from .sync.subscribe import keep_secret, subscribe
-    from .sync.worker import connect
+    from service import hooks
+    from service.sync.ehr import EhrError
+    from service.sync.pull import TYPES
+    from service.sync.subscribe import keep_secret, subscribe
+    from service.sync.worker import connect
 
     store = opened()
     found = readable(store, name)

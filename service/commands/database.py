@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from .chain import ANCHOR
-from .opening import now, settings
-from .progress import advancing
+from service.chain import ANCHOR
+from service.opening import now, settings
+from service.progress import advancing
 
 
 @click.command()
@@ -25,9 +25,9 @@ def verify(expect: tuple[str, ...]) -> None:
     Prints where each chain ends (its anchor): kept outside of the database, it also proves that nobody
     wrote all of it anew. The exit status is 1 when anything is wrong.
     """
-    from .doctor import UNUSABLE, why
-    from .store.engine import Store
-    from .verify import findings
+    from service.doctor import UNUSABLE, why
+    from service.store.engine import Store
+    from service.verify import findings
 
     failed = False
     try:
@@ -53,9 +53,9 @@ def backup(file: Path) -> None:
 
     Prints the anchors of the copy (see `itb verify`). How to restore one: docs/operations.md.
     """
-    from .store.backup import back_up, size
-    from .store.engine import Store
-    from .verify import verified
+    from service.store.backup import back_up, size
+    from service.store.engine import Store
+    from service.verify import verified
 
     store = Store(settings().database_url)
     with advancing("copying", size(store)) as advance:
@@ -73,8 +73,8 @@ def migrate_to(url: str) -> None:
     stopped. Killed, it goes on where it stood when it is run again. The old database is left as it is: set
     ITB_DATABASE_URL to URL, and never start a service on the old one again.
     """
-    from .store.engine import Store, StoreError
-    from .store.move import move
+    from service.store.engine import Store, StoreError
+    from service.store.move import move
 
     source, target = Store(settings().database_url), Store(url)
     if source.engine.url == target.engine.url:

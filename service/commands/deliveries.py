@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .opening import TENANT, now, opened
+from service.opening import TENANT, now, opened
 
 ACTOR = "cli"
 REASON = click.option("--reason", required=True, help="why; it is kept with the delivery and in the audit")
@@ -27,7 +27,7 @@ def deliveries() -> None:
 @click.option("--endpoint", help="only those to this EHR")
 def deliveries_list(status: str | None, endpoint: str | None) -> None:
     """Each delivery: number, endpoint, event, status, tries, when it is tried next, and the reason."""
-    from .store import endpoints as store_endpoints
+    from service.store import endpoints as store_endpoints
 
     store = opened()
     with store.read() as c:
@@ -42,8 +42,8 @@ def deliveries_list(status: str | None, endpoint: str | None) -> None:
 
 
 def _every(store: Any, status: str | None, endpoint_id: int | None) -> Iterator[tuple[Any, str]]:
-    from .store import deliveries as store_deliveries
-    from .store import events
+    from service.store import deliveries as store_deliveries
+    from service.store import events
 
     after = 0
     while True:
@@ -65,8 +65,8 @@ def _every(store: Any, status: str | None, endpoint_id: int | None) -> Iterator[
 
 def _change(ids: tuple[int, ...], action: str, reason: str | None = None) -> None:
     """All of them or none: one that cannot be changed stops the others."""
-    from .steering import CannotChange, change_delivery
-    from .store.keys import Caller
+    from service.steering import CannotChange, change_delivery
+    from service.store.keys import Caller
 
     with opened().write() as c:
         for id in ids:
@@ -120,9 +120,9 @@ def deliveries_skip(ids: tuple[int, ...], reason: str) -> None:
 
 
 def _change_endpoint(name: str, action: str, reason: str | None = None) -> None:
-    from .steering import change_endpoint
-    from .store import endpoints as store_endpoints
-    from .store.keys import Caller
+    from service.steering import change_endpoint
+    from service.store import endpoints as store_endpoints
+    from service.store.keys import Caller
 
     with opened().write() as c:
         found = store_endpoints.find(c, TENANT, name)

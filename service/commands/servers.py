@@ -8,8 +8,7 @@ from typing import Any
 import click
 
 from mappings.exact_json import dumps
-
-from .opening import TENANT, now, opened, settings
+from service.opening import TENANT, now, opened, settings
 
 Json = Any
 JUDGED = 100
@@ -28,12 +27,12 @@ def doctor(endpoint: str | None, as_json: bool) -> None:
     if endpoint is not None:
         card = _card(endpoint)
         click.echo(dumps(card).decode() if as_json else "\n".join(card_lines(card)))
-        from .sync.scorecard import is_good
+        from service.sync.scorecard import is_good
 
         sys.exit(0 if card["error"] is None and is_good(card) else 1)
     if as_json:
         raise click.UsageError("--json needs an ENDPOINT")
-    from .doctor import checks
+    from service.doctor import checks
 
     failed = False
     for check in checks(settings(), now):
@@ -44,7 +43,7 @@ def doctor(endpoint: str | None, as_json: bool) -> None:
 
 def named(store: Any, name: str) -> Any:
     """The endpoint of that name, or an error that says there is none."""
-    from .store import endpoints
+    from service.store import endpoints
 
     with store.read() as c:
         found = endpoints.find(c, TENANT, name)
@@ -69,13 +68,12 @@ def _card(name: str) -> Json:
 
 def _asked(store: Any, endpoint: Any) -> Json:
     from mappings import EVENT_TYPES
-
-    from .store import events
-    from .sync import survey
-    from .sync.ehr import EhrError
-    from .sync.messages import map_of
-    from .sync.scorecard import message_card, scorecard
-    from .sync.worker import connect
+    from service.store import events
+    from service.sync import survey
+    from service.sync.ehr import EhrError
+    from service.sync.messages import map_of
+    from service.sync.scorecard import message_card, scorecard
+    from service.sync.worker import connect
 
     with store.read() as c:
         held = {t: [s.event for s in events.search(c, TENANT, limit=JUDGED, type=t)] for t in EVENT_TYPES}
@@ -102,8 +100,8 @@ def _asked(store: Any, endpoint: Any) -> Json:
 
 def _no_connection(endpoint: Any) -> str | None:
     """Why a receiver of HL7 v2 cannot be connected to; None where it can."""
-    from .sync.ehr import Unreachable
-    from .sync.worker import dial
+    from service.sync.ehr import Unreachable
+    from service.sync.worker import dial
 
     line = dial(endpoint)
     try:
@@ -173,13 +171,13 @@ def reconcile(endpoint: str, fix: bool, as_json: bool) -> None:
     was edited there is read into the ledger; what was deleted there, or is there twice, waits for a person.
     Nothing is ever deleted there. The exit status is 1 when something differs and was not mended.
     """
-    from .progress import advancing
-    from .store import drift
-    from .sync.ehr import EhrError
-    from .sync.reconcile import Comparison
-    from .sync.reconcile import reconcile as compare
-    from .sync.survey import refresh
-    from .sync.worker import connect
+    from service.progress import advancing
+    from service.store import drift
+    from service.sync.ehr import EhrError
+    from service.sync.reconcile import Comparison
+    from service.sync.reconcile import reconcile as compare
+    from service.sync.survey import refresh
+    from service.sync.worker import connect
 
     store = opened()
     of = readable(store, endpoint)
@@ -199,8 +197,8 @@ def reconcile(endpoint: str, fix: bool, as_json: bool) -> None:
 
 def _show(store: Any, run: Any, as_json: bool) -> bool:
     """Print every finding; whether all of them were mended (so also when there is none)."""
-    from .api.drift import shown
-    from .store import drift
+    from service.api.drift import shown
+    from service.store import drift
 
     after, whole = 0, True
     while True:
@@ -218,7 +216,7 @@ def _show(store: Any, run: Any, as_json: bool) -> bool:
 
 
 def _summary(run: Any, as_json: bool) -> str:
-    from .api.drift import summary
+    from service.api.drift import summary
 
     if as_json:
         return dumps(summary(run)).decode()
@@ -235,7 +233,7 @@ def cases() -> None:
 @click.option("--all", "every", is_flag=True, help="closed ones too")
 def cases_list(every: bool) -> None:
     """Each case: number, endpoint, what it is about, and the ids that the EHR uses."""
-    from .store import drift, endpoints
+    from service.store import drift, endpoints
 
     after = 0
     with opened().read() as c:
@@ -255,8 +253,8 @@ def cases_list(every: bool) -> None:
 @click.option("--reason", required=True, help="what was done about it")
 def cases_close(number: int, reason: str) -> None:
     """Close case NUMBER; a later comparison opens it again where it was not sorted out."""
-    from .store import audit, drift
-    from .store.times import stamp
+    from service.store import audit, drift
+    from service.store.times import stamp
 
     with opened().write() as c:
         if not drift.close_case(c, TENANT, number, reason, now=now()):
