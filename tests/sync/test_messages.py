@@ -21,6 +21,7 @@ from service.sync.ehr import Ambiguous
 from service.sync.messages import Line
 from service.sync.scorecard import samples
 from service.sync.send import Sent
+from service.sync.worker import sync_once
 from site_of_mllp import clock, interrogation
 from site_of_receiver import FAULTS, Pair, pair, stored, wrong
 
@@ -212,6 +213,17 @@ def test_what_a_sender_told_is_not_sent_back_to_it(tmp_path: Path) -> None:
             assert {one.endpoint_id for one in deliveries.search(c, 1, limit=9)} == {on.id}
             assert deliveries.catch_up(c, back, now=site.now()) == 0
             assert [one.origin for one in stored(site.b)] == ["back"]
+
+
+def test_one_round_of_sync_tells_what_is_pending_and_reads_nothing(site: Pair) -> None:
+    site.send(interrogation(1, 1), interrogation(2, 1))
+    done = sync_once(site.a, site.endpoint, site.now)
+    assert (done.pulled, done.sent, done.ok) == ({}, {"sent": 2}, True)
+    assert wrong(site.a, site.b) == {}
+    site.peer.close()
+    site.send(interrogation(1, 2))
+    away = sync_once(site.a, site.endpoint, site.now)
+    assert (away.sent, site.deliveries()[-1].failure) == ({"pending": 1}, "Unreachable")
 
 
 def test_a_paused_receiver_gets_afterwards_what_it_missed(site: Pair) -> None:
