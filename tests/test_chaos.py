@@ -17,6 +17,7 @@ from chaos import FakeTarget, Outcome, Run
 from chaos_bugs import BUGS
 from crash_points import POINTS, Point, target
 from history import summary
+from service.sync.spread import EMBEDDED, PROCRASTINATE
 
 SMALL = Run(events=150, pumps=8, kills=25, faults="30%", patience_s=12)
 
@@ -38,12 +39,18 @@ def check(outcome: Outcome) -> None:
     assert not outcome.breaches, f"{summary(outcome.breaches)}\n" + "\n".join(found)
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize(
+    ("kind", "engine"),
+    [("sqlite", EMBEDDED), ("postgresql", EMBEDDED), ("postgresql", PROCRASTINATE)],
+    ids=["sqlite", "postgresql", "procrastinate"],
+)
 def test_every_event_once_in_order_and_exact(
-    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+    kind: str, engine: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """A small seed, in which a process dies at each crash point; `make chaos` has them in full."""
-    plan = Run(events=200, pumps=12, kills=20, seed=1, every_point=1)
+    """Processes die at each crash point; on SQLite a larger seed, `make chaos` has them in full."""
+    plan = Run(events=200, pumps=12, kills=20, seed=1, every_point=1, engine=engine)
+    if kind == "sqlite":
+        plan = replace(plan, events=1500, pumps=60, kills=150, every_point=2)
     database = (
         f"sqlite:///{tmp_path}/itb.db" if kind == "sqlite" else request.getfixturevalue("postgresql_url")
     )
