@@ -5,8 +5,8 @@ about 200 pumps. Both read every page. The pull also keeps each version raw, fin
 event of it, checks it against the ledger, seals it into the chain, and commits once a page. It fails when any
 is missed or doubled, when memory grows, or below the ratio.
 
-The aim is 0.8 of the bare loop on a real HAPI; it is not shown yet. On two cores HAPI needs the other one: on a
-busy machine the pull, which works while HAPI makes the next page, loses more than the loop, which waits for it.
+The aim is 0.8 of the bare loop on a real HAPI; it is not shown yet. On two cores HAPI needs the other one: on
+a busy machine the pull, which works while HAPI makes the next page, loses more than the loop, which waits.
 So its processor time is told too. Best seen: 0.76 (4,000 resources, other work on the cores). The default of
 --at-least is for the fake EHR, which gives a page in no time, and only notices that it got worse.
 
