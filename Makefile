@@ -99,6 +99,9 @@ chaos: need-python need-postgresql install ## faults and kills: ten seeds on SQL
 chaos-hapi: need-python need-java install hapi-build ## the same on a real HAPI that is killed too; SEEDS=n
 	@PYTHONPATH=.:tests $(BIN)/python -m chaos_seeds --hapi --seeds $(or $(SEEDS),1)
 
+mllp-kills: install ## 100 000 messages over MLLP, connections cut, the service killed 50 times; MESSAGES=n KILLS=n
+	@PYTHONPATH=.:tests $(BIN)/python -m mllp_kills --messages $(or $(MESSAGES),100000) --kills $(or $(KILLS),50)
+
 writers: need-python need-java install hapi-build ## 64 writers of the same 500 events at a real HAPI: none doubled, none lost
 	ITB_WRITERS=64 ITB_WRITTEN=500 $(BIN)/python -m pytest tests/sync/test_writers_on_hapi.py $(PYTEST_ARGS)
 

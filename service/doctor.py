@@ -9,10 +9,12 @@ from datetime import datetime
 from sqlalchemy.exc import ArgumentError, DatabaseError
 
 from .settings import Settings
-from .store import deliveries, endpoints, keys
+from .store import deliveries, endpoints, hints, keys
 from .store.engine import Store, StoreError, is_migrated, migrate
 from .store.faults import fault_of
+from .store.hints import Subscription
 from .sync.ehr import EhrError, Unreachable
+from .sync.listening import problem
 from .sync.worker import connect, dial
 from .verify import findings
 
@@ -64,6 +66,10 @@ def checks(settings: Settings, now: Callable[[], datetime], tenant_id: int = 1) 
     yield Check("deliveries", not stuck, ", ".join(f"{n} {status}" for status, n in waiting.items()))
     for endpoint in known:
         yield _check_receiver(endpoint) if endpoint.is_hl7v2 else _check_ehr(endpoint)
+        with store.read() as c:
+            subscribed = hints.subscribed(c, endpoint.id)
+        if subscribed:
+            yield _check_subscriptions(endpoint, subscribed)
 
 
 def _check_ehr(endpoint: endpoints.Endpoint) -> Check:
@@ -75,6 +81,13 @@ def _check_ehr(endpoint: endpoints.Endpoint) -> Check:
     version = found.get("fhirVersion")
     software = found.get("software", {}).get("name", "unnamed")
     return Check(what, version == FHIR_VERSION, f"{endpoint.url}: {software}, FHIR {version}")
+
+
+def _check_subscriptions(endpoint: endpoints.Endpoint, known: list[Subscription]) -> Check:
+    problems = [why for one in known if (why := problem(one)) is not None]
+    heard = max((one.heard_at for one in known if one.heard_at), default=None)
+    said = f"{len(known)}, last notification with a number {heard or 'never'}"
+    return Check(f"Subscriptions of {endpoint.name}", not problems, "; ".join(problems) or said)
 
 
 def _check_receiver(endpoint: endpoints.Endpoint) -> Check:

@@ -236,6 +236,9 @@ class _Around:
 
     def __init__(self, c: Connection, tenant_id: int, about: Sequence[Event]) -> None:
         self._c, self._tenant_id = c, tenant_id
+        self._most = (
+            2 if len(about) == 1 else 1
+        )  # only what comes alone may be a version of the first of them
         pumps = {pump for event in about if (pump := pump_of(event)) is not None}
         self._devices: dict[str, list[Event]] = {}
         self._damaged: dict[str, Damaged] = {}
@@ -273,9 +276,8 @@ class _Around:
         if event["type"] == "device":
             return []
         if pump not in self._others:
-            self._others[pump] = [
-                one.event for one in events.current(self._c, self._tenant_id, pump=pump, limit=2)
-            ]
+            found = events.current(self._c, self._tenant_id, pump=pump, limit=self._most)
+            self._others[pump] = [one.event for one in found]
         return [one for one in self._others[pump] if identity(one) != identity(event)]
 
 

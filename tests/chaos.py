@@ -203,20 +203,21 @@ class Processes:
     def kill_one(self) -> None:
         """SIGKILL to one of them, and another in its place."""
         pid = self._rng.choice(sorted(self._alive))
-        self._replace(pid, self._kill(pid))
+        self._replace(*self._kill(pid))
 
-    def _kill(self, pid: int) -> int:
+    def _kill(self, pid: int) -> tuple[Child, int]:
+        """What it was, and its exit status: it may have died at its point a moment before."""
         os.kill(pid, signal.SIGKILL)
-        return int(self._ask({"reap": pid}))
+        return self._alive.pop(pid), int(self._ask({"reap": pid}))
 
     def replace_ended(self) -> None:
         """Another in the place of each that died at a crash point."""
-        for pid, status in self._ask({"ended": True}):
-            self._replace(pid, status)
+        ended = [(self._alive.pop(pid), status) for pid, status in self._ask({"ended": True})]
+        for child, status in ended:
+            self._replace(child, status)
 
-    def _replace(self, pid: int, status: int) -> None:
+    def _replace(self, child: Child, status: int) -> None:
         """Count the end of a process by what it was, and start another; an end of another kind is a bug."""
-        child = self._alive.pop(pid)
         if status == crash_points.DIED and child.point is not None:
             self.fired[child.point] += 1
         elif status == -signal.SIGKILL:
@@ -230,10 +231,10 @@ class Processes:
         """Every process anew, without a crash point."""
         self._by_chance, self._every_point = False, 0
         for pid in list(self._alive):
-            self._replace(pid, self._kill(pid))
+            self._replace(*self._kill(pid))
 
     def stop(self) -> None:
-        for pid in self._alive:
+        for pid in list(self._alive):
             self._kill(pid)
         assert self._fork.stdin is not None
         self._fork.stdin.close()

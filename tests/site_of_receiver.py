@@ -63,6 +63,8 @@ class Peer:
 
     def close(self) -> None:
         self.ended.set()
+        with contextlib.suppress(OSError):  # closed already
+            self._server.shutdown(socket.SHUT_RDWR)  # else the thread that waits in accept takes one more
         self._server.close()
 
     def _listen(self) -> None:

@@ -15,8 +15,10 @@ import chaos
 import crash_points
 from chaos import FakeTarget, Outcome, Run
 from chaos_bugs import BUGS
+from chaos_hapi import WITHOUT, HapiTarget
 from crash_points import POINTS, Point, target
 from history import summary
+from service.sync.spread import EMBEDDED, PROCRASTINATE
 
 SMALL = Run(events=150, pumps=8, kills=25, faults="30%", patience_s=12)
 
@@ -38,12 +40,18 @@ def check(outcome: Outcome) -> None:
     assert not outcome.breaches, f"{summary(outcome.breaches)}\n" + "\n".join(found)
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize(
+    ("kind", "engine"),
+    [("sqlite", EMBEDDED), ("postgresql", EMBEDDED), ("postgresql", PROCRASTINATE)],
+    ids=["sqlite", "postgresql", "procrastinate"],
+)
 def test_every_event_once_in_order_and_exact(
-    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+    kind: str, engine: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """A small seed, in which a process dies at each crash point; `make chaos` has them in full."""
-    plan = Run(events=200, pumps=12, kills=20, seed=1, every_point=1)
+    """Processes die at each crash point; on SQLite in full; `make chaos` has ten seeds on both."""
+    plan = Run(events=200, pumps=12, kills=20, seed=1, every_point=1, engine=engine)
+    if kind == "sqlite":
+        plan = replace(plan, events=10_000, pumps=200, kills=1_000, every_point=5)
     database = (
         f"sqlite:///{tmp_path}/itb.db" if kind == "sqlite" else request.getfixturevalue("postgresql_url")
     )
@@ -52,6 +60,18 @@ def test_every_event_once_in_order_and_exact(
     assert outcome.kills >= plan.kills
     assert outcome.fired.keys() == POINTS.keys()
     assert outcome.faults.total() > 20
+
+
+def test_on_a_real_hapi_that_is_killed_too(tmp_path: Path) -> None:
+    plan = Run(events=100, pumps=5, kills=10, faults=f"10%,without={WITHOUT}", seed=1)
+    target = HapiTarget(tmp_path, plan.faults, plan.seed, restarts=1)
+    try:
+        outcome = chaos.run(plan, f"sqlite:///{tmp_path}/itb.db", tmp_path, target, show)
+    finally:
+        target.stop()
+    check(outcome)
+    assert target.restarts == 1
+    assert outcome.kills >= plan.kills
 
 
 @pytest.mark.parametrize("name", POINTS)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from . import bundles, search
+from . import bundles, search, subscriptions
 from .personality import capability_statement
 from .state import State, Version, searchset, stamp
 from .wire import Refusal, Request, Response, Route, outcome, route
@@ -170,6 +170,16 @@ def _match(state: State, asked: Asked) -> Response:
 MATCH_GRADE = "http://hl7.org/fhir/StructureDefinition/match-grade"
 
 
+def _subscription_status(state: State, asked: Asked) -> Response:
+    state.check_bundle("subscription_operations")
+    return subscriptions.status(state, str(asked.at.id), asked.now)
+
+
+def _subscription_events(state: State, asked: Asked) -> Response:
+    state.check_bundle("subscription_operations")
+    return subscriptions.events(state, str(asked.at.id), asked.request, asked.now)
+
+
 def _transaction(state: State, asked: Asked) -> Response:
     state.check_bundle("transaction")
     return bundles.transaction(state, asked.request, asked.now)
@@ -191,6 +201,8 @@ ANSWERS: dict[str, Callable[[State, Asked], Response]] = {
     "update": _update,
     "delete": _delete,
     "match": _match,
+    "subscription-status": _subscription_status,
+    "subscription-events": _subscription_events,
     "transaction": _transaction,
     "batch": _batch,
 }

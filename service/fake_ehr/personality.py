@@ -29,6 +29,7 @@ PARAMETER_KINDS = {
     "code": "token",
     "category": "token",
 }
+BACKPORT = "http://hl7.org/fhir/uv/subscriptions-backport/OperationDefinition/backport-subscription"
 FHIR_JSON = "application/fhir+json"
 
 
@@ -40,6 +41,7 @@ class Personality:
     `if_none_exist`: `kept` or `ignored`. `if_match`: `optional`, `required` (412 without) or `ignored`.
     `stale_status`: the answer to an If-Match that names an old version. `references`: `checked` or `free`.
     `unknown_parameter`: `refused` (400) or `ignored`. `returns`: what a write answers with unless asked.
+    `subscription_operations`: whether it answers `$status` and `$events` of a Subscription.
     `loses`: what is dropped from what is stored, without a word: `extensions`, `decimals` (19.00 to 19.0).
     """
 
@@ -58,6 +60,7 @@ class Personality:
     returns: str
     page_size: int
     loses: tuple[str, ...] = ()
+    subscription_operations: bool = False
 
     def takes(self, type: str, interaction: str) -> bool:
         """Whether a client may do this with resources of that type."""
@@ -86,7 +89,14 @@ def _made(raw: Mapping[str, Any]) -> Personality:
     return Personality(interactions=found, parameters=parameters, loses=tuple(raw.get("loses", ())), **rest)
 
 
-OVERRIDES = ("read_only", "no_last_updated", "no_transactions", "loses", "client_ids")
+OVERRIDES = (
+    "read_only",
+    "no_last_updated",
+    "no_transactions",
+    "loses",
+    "client_ids",
+    "subscription_operations",
+)
 """What a fault plan may change of the server itself."""
 
 
@@ -108,6 +118,8 @@ def overridden(made: Personality, changes: Mapping[str, Any]) -> Personality:
         made = replace(made, transaction=False, batch=False)
     if "loses" in changes:
         made = replace(made, loses=tuple(changes["loses"]))
+    if "subscription_operations" in changes:
+        made = replace(made, subscription_operations=bool(changes["subscription_operations"]))
     if "client_ids" in changes:
         made = replace(made, client_ids=changes["client_ids"])
     return made
@@ -164,7 +176,9 @@ def capability_statement(made: Personality, url: str, date: str) -> Json:
 def _resource(made: Personality, type: str) -> Json:
     listed = made.interactions[type]
     versioned = "vread" in listed or made.if_match != "ignored"
+    offered = ("status", "events") if type == "Subscription" and made.subscription_operations else ()
     return {
+        **({"operation": [{"name": n, "definition": f"{BACKPORT}-{n}"} for n in offered]} if offered else {}),
         "type": type,
         "interaction": [{"code": OF_FHIR.get(i, i)} for i in listed],
         "versioning": "versioned-update" if "update" in listed and versioned else "versioned",

@@ -111,7 +111,7 @@ class State:
             raise Refusal(405, f"{interaction} is not supported for {type}")
 
     def check_bundle(self, kind: str) -> None:
-        """Refusal 405 where this server takes no such bundle."""
+        """Refusal 405 where this server takes no such bundle, or offers no such operations."""
         if not getattr(self.personality, kind):
             raise Refusal(405, f"{kind} is not supported")
 

@@ -92,6 +92,8 @@ ROUTES = (
     "transaction",
     "batch",
     "match",
+    "subscription-status",
+    "subscription-events",
 )
 
 
@@ -116,6 +118,8 @@ def route(request: Request) -> Route:
         return _only("POST", method, Route("search", parts[0]))
     if parts == ["Patient", "$match"]:
         return _only("POST", method, Route("match", "Patient"))
+    if len(parts) == 3 and parts[0] == "Subscription" and parts[2] in ("$status", "$events"):
+        return _only("GET", method, Route(f"subscription-{parts[2][1:]}", "Subscription", parts[1]))
     return _of_type(method, parts)
 
 

@@ -6,6 +6,7 @@ Blocking, for a thread of its own: the lanes of deliveries are threads. What is 
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import time
@@ -23,6 +24,8 @@ from .framing import Frames, framed
 MOST_ANSWER = 1_000_000
 TIMEOUT_S = 30.0
 CONNECT_S = 5.0
+_PLACE, _CODE = re.compile(r"[A-Z][A-Z0-9]{2}(?:[\d^&~]{0,40})"), re.compile(r"\w{1,10}")
+"""What is a place or a code and nothing else: the rest may hold a patient's data."""
 CODES = frozenset({"AA", "AE", "AR", "CA", "CE", "CR"})
 
 
@@ -195,4 +198,7 @@ def acknowledged(data: bytes, control_id: str) -> Acknowledged:
 
 def _reported(err: list[str], separator: str) -> Reported:
     where, code, severity = (err[2:5] + ["", "", ""])[:3]
-    return Reported(where[:60], code.split(separator)[0][:20], severity[:1])
+    code = code.split(separator)[0]
+    return Reported(
+        where if _PLACE.fullmatch(where) else "", code if _CODE.fullmatch(code) else "", severity[:1]
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from .endpoints import Endpoint
 from .tables import hints, subscriptions
@@ -20,11 +20,18 @@ MOST = 1000
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """One subscription on an EHR's server, and the number of the last event that was heard by it."""
+    """One subscription on an EHR's server, and the number of the last event that was heard by it.
+
+    `status`: what it was when it was last looked at (sync/listening.py), at `asked_at`; all times are stamps.
+    """
 
     remote_id: str
     criteria: str
     last_event: int | None
+    heard_at: str | None
+    created_at: str
+    status: str | None
+    asked_at: str | None
 
 
 def add(
@@ -61,7 +68,7 @@ def subscribed(c: Connection, endpoint_id: int) -> list[Subscription]:
     """The subscriptions on an EHR's server."""
     query = select(subscriptions).where(subscriptions.c.endpoint_id == endpoint_id)
     return [
-        Subscription(row.remote_id, row.criteria, row.last_event)
+        Subscription(**{name: getattr(row, name) for name in Subscription.__dataclass_fields__})
         for row in c.execute(query.order_by(subscriptions.c.id))
     ]
 
@@ -81,3 +88,14 @@ def heard(c: Connection, endpoint_id: int, remote_id: str, last_event: int | Non
     """The server has called by this subscription."""
     known = (subscriptions.c.endpoint_id == endpoint_id, subscriptions.c.remote_id == remote_id)
     c.execute(update(subscriptions).where(*known).values(last_event=last_event, heard_at=stamp(now)))
+
+
+def asked(
+    c: Connection, endpoint_id: int, remote_id: str, status: str, last_event: int | None, *, now: datetime
+) -> None:
+    """It was looked at on the server; what a notification has said meanwhile is not forgotten."""
+    known = (subscriptions.c.endpoint_id == endpoint_id, subscriptions.c.remote_id == remote_id)
+    c.execute(update(subscriptions).where(*known).values(status=status, asked_at=stamp(now)))
+    if last_event is not None:
+        behind = func.coalesce(subscriptions.c.last_event, 0) < last_event
+        c.execute(update(subscriptions).where(*known, behind).values(last_event=last_event))

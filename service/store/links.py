@@ -51,8 +51,8 @@ _OF_SYSTEM = select(links).where(
 )
 
 
-def is_missed(link: Link, now: datetime) -> bool:
-    """Whether a 404 means that it is gone: no cache can be so old that the resource was not there yet."""
+def is_past_caches(link: Link, now: datetime) -> bool:
+    """Whether no answer can be older than what we last saw there, be it from a cache."""
     return link.seen_at is None or link.seen_at <= stamp(now - CACHED)
 
 

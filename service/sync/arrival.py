@@ -24,11 +24,12 @@ from service.chain import Damaged
 from service.store import audit, conflicts, deliveries, events, hints, links, remote
 from service.store.endpoints import Endpoint
 from service.store.engine import Store
-from service.store.links import Link
+from service.store.links import Link, is_past_caches
 from service.store.remote import RemoteVersion
 from service.store.times import stamp
 
 from . import agreement
+from .drift import is_older
 from .ehr import Ehr, Missing
 from .readback import LOOKS
 from .reading import Reader, Told, names_of, record_of
@@ -68,7 +69,7 @@ def take(
     `also` is done in the same transaction. `by_poll`: what may be a write of ours that is not recorded yet
     is left for later.
     """
-    arrived = _read(store, ehr, reader, endpoint, list(resources))
+    arrived = _read(store, ehr, reader, endpoint, list(resources), now())
     counts: dict[str, int] = {}
     if not arrived and also is None:
         return counts
@@ -85,7 +86,9 @@ def take(
 # --- reading: calls the EHR, no transaction is open -----------------------------------------------------
 
 
-def _read(store: Store, ehr: Ehr, reader: Reader, endpoint: Endpoint, resources: list[Json]) -> list[Arrival]:
+def _read(
+    store: Store, ehr: Ehr, reader: Reader, endpoint: Endpoint, resources: list[Json], now: datetime
+) -> list[Arrival]:
     with store.read() as c:
         seen = _seen(c, endpoint, resources)
         known = _links(c, endpoint, resources)
@@ -100,7 +103,7 @@ def _read(store: Store, ehr: Ehr, reader: Reader, endpoint: Endpoint, resources:
     arrived = [
         one
         for old in arrived
-        if (one := _current(ehr, endpoint, old) if _place(old) in ours else old) is not None
+        if (one := _current(ehr, endpoint, old, now) if _place(old) in ours else old) is not None
     ]
     reader.prepare([one.resource for one in arrived if _must_be_read(one)])
     return [_told(reader, one) if _must_be_read(one) else one for one in arrived]
@@ -128,18 +131,26 @@ def _place(one: Arrival) -> tuple[str, str]:
     return one.seen.resource_type, one.seen.remote_id
 
 
-def _current(ehr: Ehr, endpoint: Endpoint, one: Arrival) -> Arrival | None:
-    """What the EHR says of it now; None when it is gone."""
+def _current(ehr: Ehr, endpoint: Endpoint, one: Arrival, now: datetime) -> Arrival | None:
+    """What the EHR says of it now; None when it is gone, and for an answer of a cache that is too old."""
     for _ in range(LOOKS):  # one answer may come from a cache: an edit is seen as often as a read-back looks
         try:
-            now = ehr.read(one.seen.resource_type, one.seen.remote_id)
+            there = ehr.read(one.seen.resource_type, one.seen.remote_id)
         except Missing:
             return None  # `take_deletion` is told of it
-        version = _version(endpoint, now)
-        found = replace(one, seen=version, resource=now, echo=_is_echo(one.link, version))
+        version = _version(endpoint, there)
+        found = replace(one, seen=version, resource=there, echo=_is_echo(one.link, version))
         if found.echo or one.link is None:
-            break
-    return found
+            return found
+    return None if _is_from_a_cache(found, now) else found
+
+
+def _is_from_a_cache(one: Arrival, now: datetime) -> bool:
+    """Whether it is older than what was seen there, and that so lately that a cache may have answered."""
+    link = one.link
+    return (
+        link is not None and is_older(one.seen.version_id, link.version_id) and not is_past_caches(link, now)
+    )
 
 
 def _identity(resource: Json) -> tuple[str, str] | None:

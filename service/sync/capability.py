@@ -39,7 +39,8 @@ NOTHING = TypeSupport()
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """What a server says it can do; `interactions` and `operations` are those of the whole system."""
+    """What a server says it can do; `interactions` and `operations` are those of the whole system, and
+    `Subscription/status` and `Subscription/events`."""
 
     fhir_version: str = ""
     software: str = ""
@@ -80,8 +81,18 @@ def _matrix(statement: Json) -> Matrix:
         software=named or "unnamed",
         types={one["type"]: _support(one) for one in listed},
         interactions=frozenset(_codes(rest.get("interaction", []) for rest in servers)),
-        operations=frozenset(o["name"].lstrip("$") for rest in servers for o in rest.get("operation", [])),
+        operations=frozenset(
+            [o["name"].lstrip("$") for rest in servers for o in rest.get("operation", [])]
+            + [f"Subscription/{name}" for name in _asked_of_subscriptions(servers)]
+        ),
     )
+
+
+def _asked_of_subscriptions(servers: Iterable[Json]) -> Iterable[str]:
+    """What can be asked about a Subscription: its status, and the events that it has told of."""
+    listed = [one for rest in servers for one in rest.get("resource", []) if one["type"] == "Subscription"]
+    named = {o["name"].lstrip("$") for one in listed for o in one.get("operation", [])}
+    return named & {"status", "events"}
 
 
 def _codes(lists: Iterable[Json]) -> Iterable[str]:

@@ -244,6 +244,10 @@ class HttpEhr:
         url = f"{self.url}/{type}/{id}" if id else f"{self.url}/{type}"
         return self._call("PUT" if id else "POST", url, resource, {"Prefer": "return=representation"})
 
+    def operation(self, path: str, params: Mapping[str, str]) -> Json:
+        """What an operation that only reads answers, such as `Subscription/1/$status`."""
+        return self._get(f"{self.url}/{path}?{urlencode(params)}")
+
     def _stored(self, entry: Json) -> Json:
         """The resource of a transaction's answer; read by its location where the server gave none."""
         if "resource" in entry:

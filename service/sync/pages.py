@@ -19,7 +19,7 @@ from .ehr import Ehr, Missing, Page, Refused
 
 Json = Any
 T = TypeVar("T")
-PER_PAGE = "200"
+PER_PAGE = "500"
 KEPT = "_getpages="
 """In a `next` link of HAPI: it leads to a search that was kept."""
 RESTARTS = 3

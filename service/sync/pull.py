@@ -242,7 +242,7 @@ class Round:
     def _is_missed(self, type: str, id: str) -> bool:
         with self.store.read() as c:
             link = links.find_remote(c, self.endpoint.id, type, id)
-        return link is not None and links.is_missed(link, self.now())
+        return link is not None and links.is_past_caches(link, self.now())
 
     # --- positions ----------------------------------------------------------------------------------------
 

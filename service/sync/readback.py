@@ -13,7 +13,7 @@ from mappings.exact_json import dumps, loads
 from mappings.identity import content_hash, resource_identity
 from mappings.weave import over, says_all
 from service.store.endpoints import Endpoint
-from service.store.links import Link, is_missed
+from service.store.links import Link, is_past_caches
 
 from .ehr import Busy, Ehr, Gone, Missing
 from .shape import Doubled, Key, Parcel, Unresolved, Wanted
@@ -123,7 +123,7 @@ def _linked(ehr: Ehr, one: Wanted, now: datetime) -> Json:
         except Missing as error:
             if left:
                 continue
-            if not is_missed(one.link, now):
+            if not is_past_caches(one.link, now):
                 raise Busy(f"{type}/{id} is not found, and was there a moment ago", error.status) from error
             raise Changed(type, id, None) from error
         if not left or _is_known(one, found):

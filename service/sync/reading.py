@@ -76,6 +76,7 @@ class Reader:
         wanted = _wanted(resources)
         for type in wanted.keys() & set(PARTS):
             self._fetch(type, sorted(wanted[type]))
+        self._fetch("Patient", sorted(wanted.get("Patient", set()) - self._patients.keys()))
         self._fetch_uses([f"Device/{r['id']}" for r in resources if r["resourceType"] == "Device"])
         for type, ids in _wanted(self._parts.values()).items():
             wanted.setdefault(type, set()).update(ids)
@@ -195,7 +196,7 @@ class Reader:
         Those of the record that counts go before those of records that were merged into it.
         """
         try:
-            patient = self._ehr.read("Patient", id)
+            patient = self._parts.get(f"Patient/{id}") or self._ehr.read("Patient", id)
             own, merged = patients.names(patient, lambda other: self._ehr.read("Patient", other))
         except (Missing, patients.Unclear):
             return None, []

@@ -1,4 +1,4 @@
-"""What an endpoint needs beside pushing and pulling: its server asked daily, its records compared."""
+"""What an endpoint needs beside pushing and pulling: server asked, Subscriptions kept, records compared."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from service.store.endpoints import Endpoint
 from service.store.engine import Store
 from service.store.times import stamp
 
-from . import survey
-from .ehr import Ehr
+from . import listening, survey
+from .ehr import HttpEhr
 from .reconcile import Comparison, finish
 
 Clock = Callable[[], datetime]
@@ -21,10 +21,14 @@ HOURS = 24
 BY = "schedule"
 
 
-def tend(store: Store, ehr: Ehr, endpoint: Endpoint, now: Clock) -> None:
-    """One step of what is due: ask the server, compare one batch of records. Raises `EhrError`."""
+def tend(store: Store, ehr: HttpEhr, endpoint: Endpoint, now: Clock) -> None:
+    """One step of what is due: ask the server, look at Subscriptions, compare one batch of records.
+
+    Raises `EhrError`.
+    """
     if survey.is_due(store, endpoint, now):
         survey.refresh(store, ehr, endpoint, now)
+    listening.listen(store, ehr, endpoint, now)
     run = _due(store, endpoint, now)
     if run is None:
         return

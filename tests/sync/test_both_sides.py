@@ -16,6 +16,7 @@ from mappings.paths import copy
 from service.store import audit
 from service.sync import arrival
 from service.sync.resolve import NotNow, decide
+from service.sync.worker import push_due
 from site_of_tests import (
     DRUG,
     HISTORY,
@@ -114,6 +115,47 @@ def test_an_old_page_does_not_undo_what_we_wrote_since(site: Site) -> None:
     arrival.take(site.store, site.ehr, reader, site.endpoint, [old], site.now)
     assert newest(site, "R-1")["note"] == "left side"
     assert len(site.versions("clinic-a", "R-1")) == 2
+
+
+def out_of_date(site: Site, monkeypatch: pytest.MonkeyPatch, old: Json, minutes: int) -> None:
+    """For so long every reading of this resource is answered with what it was."""
+    until, right = site.time + timedelta(minutes=minutes), site.ehr.read
+
+    def read(type: str, id: str) -> Json:
+        return old if id == old["id"] and site.time < until else right(type, id)
+
+    monkeypatch.setattr(site.ehr, "read", read)
+
+
+def check_an_old_answer_is_no_edit(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it is given: by a poll, and to a delivery that reads back."""
+    old = site.one("refill", "R-1")
+    with site.store.write() as c:
+        c.exec_driver_sql("DELETE FROM remote_versions")  # it was written over before any poll
+    site.send(REFILL | {"version": 2, "note": "left side"})
+    assert push_due(site.store, site.endpoint, site.ehr, site.now) == {"sent": 1}
+    out_of_date(site, monkeypatch, old, 2)
+    reader = arrival.Reader(site.store, site.ehr, site.endpoint)
+    assert arrival.take(site.store, site.ehr, reader, site.endpoint, [old], site.now) == {}
+    site.send(REFILL | {"version": 3, "note": "right side"})
+    site.ehr.after.append(lose_answer)
+    for _ in range(2):
+        assert push_due(site.store, site.endpoint, site.ehr, site.now) == {"pending": 1}
+        site.time += timedelta(seconds=5)
+    site.time += timedelta(minutes=2)
+    assert site.push() == {"sent": 1}
+    assert open_conflicts(site) == []
+    assert [one.get("note") for one in site.versions("clinic-a", "R-1")] == [None, "left side", "right side"]
+
+
+def test_an_answer_older_than_our_own_write_is_no_edit(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_an_old_answer_is_no_edit(site, monkeypatch)
+
+
+def test_an_old_answer_that_is_believed_is_seen(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrival, "is_past_caches", lambda link, now: True)
+    with pytest.raises(AssertionError):
+        check_an_old_answer_is_no_edit(site, monkeypatch)
 
 
 def test_the_programmers_later_reading_stands_and_that_is_on_record(site: Site) -> None:

@@ -259,7 +259,7 @@ def everything_believed(patch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_404_that_is_believed_at_once_is_seen(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readback, "is_missed", lambda link, now: True)
+    monkeypatch.setattr(readback, "is_past_caches", lambda link, now: True)
     with pytest.raises(AssertionError):
         check_an_old_cache_is_no_deletion(site, monkeypatch)
 

@@ -102,6 +102,9 @@ class Hospital:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+        for thread in threading.enumerate():  # exports that nobody waits for any more
+            if thread.name == "itb-bulk":
+                thread.join()
         for store in (self.here, self.there):
             store.close()
 

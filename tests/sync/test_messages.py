@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 
+from certificates import Authority
 from mappings.exact_json import dumps, loads
 from mappings.hl7v2 import parse
 from service.mllp import client
@@ -21,8 +22,9 @@ from service.sync.ehr import Ambiguous
 from service.sync.messages import Line
 from service.sync.scorecard import samples
 from service.sync.send import Sent
-from site_of_mllp import clock, interrogation
-from site_of_receiver import FAULTS, Pair, pair, stored, wrong
+from service.sync.worker import sync_once
+from site_of_mllp import Beside, clock, interrogation, settings_in
+from site_of_receiver import FAULTS, MAP, Pair, pair, stored, wrong
 
 
 @pytest.fixture
@@ -212,6 +214,33 @@ def test_what_a_sender_told_is_not_sent_back_to_it(tmp_path: Path) -> None:
             assert {one.endpoint_id for one in deliveries.search(c, 1, limit=9)} == {on.id}
             assert deliveries.catch_up(c, back, now=site.now()) == 0
             assert [one.origin for one in stored(site.b)] == ["back"]
+
+
+def test_one_round_of_sync_tells_what_is_pending_and_reads_nothing(site: Pair) -> None:
+    site.send(interrogation(1, 1), interrogation(2, 1))
+    done = sync_once(site.a, site.endpoint, site.now)
+    assert (done.pulled, done.sent, done.ok) == ({}, {"sent": 2}, True)
+    assert wrong(site.a, site.b) == {}
+    site.peer.close()
+    site.send(interrogation(1, 2))
+    away = sync_once(site.a, site.endpoint, site.now)
+    assert (away.sent, site.deliveries()[-1].failure) == ({"pending": 1}, "Unreachable")
+
+
+def test_an_encrypted_receiver_is_told_with_our_certificate(site: Pair, tmp_path: Path) -> None:
+    authority = Authority(tmp_path, "ours")
+    server, own = authority.sign("server", "IP:127.0.0.1"), authority.sign("engine-a.invalid")
+    tls = {"mllp_cert": server.cert, "mllp_key": server.key, "mllp_client_ca": authority.file}
+    there = Beside(site.b, settings_in(tmp_path, **tls))
+    files = {"ca_file": authority.file, "cert_file": own.cert, "key_file": own.key}
+    with site.a.write() as c:
+        url = f"mllps://127.0.0.1:{there.port}"
+        encrypted = endpoints.add(c, 1, "encrypted", url, {"hl7v2": MAP} | files, now=site.now())
+        endpoints.set_enabled(c, site.endpoint.id, False)
+    site.send(interrogation(1, 1))
+    assert sync_once(site.a, encrypted, site.now).sent == {"sent": 1}
+    assert wrong(site.a, site.b) == {}
+    assert there.count("taken") == 1
 
 
 def test_a_paused_receiver_gets_afterwards_what_it_missed(site: Pair) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from service.sync.drift import KINDS, Agreed, judge
 from service.sync.ehr import Unreachable
 from service.sync.reconcile import Comparison
 from service.sync.upkeep import tend
+from service.synthetic import clinic
 from site_of_hospital import Hospital
 from site_of_tests import HISTORY, REFILL, Site
 
@@ -253,6 +256,34 @@ def test_a_run_stops_and_goes_on_where_it_was(ward: Ward, monkeypatch: pytest.Mo
     tend(ward.store, ward.ehr, ward.endpoint, ward.now)
     with ward.store.read() as c:
         assert drift.latest(c, ward.endpoint.id, finished=False) is None  # not before a day has passed
+
+
+def most_memory(folder: Path, records: int) -> int:
+    """Bytes allocated at most while so many records are compared."""
+    folder.mkdir()
+    site = Site(folder, batch_size=200)
+    sent = list(islice(clinic(max(2, records // 40), 8, 3), records))
+    for one in {event["patient"]["value"]: event["patient"] for event in sent}.values():
+        site.ehr.place({"resourceType": "Patient", "id": one["value"], "identifier": [one]})
+    site.send(*sent)
+    assert site.push(rounds=records)["sent"] == records
+    matrix = survey.matrix_of(site.store, site.ehr, site.endpoint, site.now)
+    comparison = Comparison(site.store, site.ehr, site.endpoint, matrix, site.now)
+    with site.store.write() as c:
+        run = drift.begin(c, site.endpoint, "test", now=site.now())
+    tracemalloc.start()
+    try:
+        for step in comparison.batches(run, lambda number: None):
+            run = step
+        assert (run.compared, run.counts) == (records, {})
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_the_records_that_are_compared(tmp_path: Path) -> None:
+    few, many = (most_memory(tmp_path / str(number), number) for number in (150, 600))
+    assert many < few * 1.3
 
 
 def test_an_endpoint_may_mend_by_itself_or_never_be_compared(tmp_path: Path) -> None:

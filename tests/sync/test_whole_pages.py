@@ -115,6 +115,16 @@ def test_a_page_at_once_gives_what_its_resources_one_by_one_give(differ: Any) ->
     assert {"accepted", "corrected", "echo", "refused", "P4", "R1", "modifier-extension"} <= outcomes
 
 
+def test_the_patients_of_a_page_are_asked_for_at_once(tmp_path: Path) -> None:
+    site = site_of(tmp_path, "patients")
+    theirs = [one for one in page(site, 3) if one["id"].startswith("m")]
+    assert len({one["subject"]["reference"] for one in theirs}) == 2
+    site.ehr.calls.clear()
+    outcomes = {row[3].partition(":")[0] for row in taken(site, theirs)["seen"] if row[0].startswith("m")}
+    assert "accepted" in outcomes
+    assert site.ehr.calls == ["search"]
+
+
 def nobody_checks_the_neighbours(patch: pytest.MonkeyPatch) -> None:
     """Events of one page are checked against the ledger as it was before the page only."""
     patch.setattr(intake._Around, "add", lambda self, event: None)

@@ -17,7 +17,7 @@ from certificates import Authority
 from mappings.exact_json import loads
 from mappings.hl7v2 import Message, parse, write
 from service import cli
-from service.mllp.client import MllpClient
+from service.mllp.client import Acknowledged, MllpClient, Reported, acknowledged
 from service.mllp.framing import Frames, framed
 from service.server import free_port
 from service.store import events
@@ -166,6 +166,12 @@ def test_the_answer_that_counts_is_the_one_that_was_asked_for(
 def test_an_answer_that_cannot_be_used_leaves_the_outcome_unknown(answer: Callable[[bytes], bytes]) -> None:
     with answering(answer) as client, pytest.raises(Ambiguous):
         client.exchange(BOTH)
+
+
+def test_what_an_answer_says_of_a_patient_is_not_kept() -> None:
+    said = b"MSH|^~\\&|A\rMSA|AE|1|MRN1 is unknown\rERR||MRN1 in PID|MRN1 is unknown^x|E|||MRN1|MRN1\r"
+    found = acknowledged(said + b"ERR||PID^1^3|204^Unknown^HL70357|E\r", "1")
+    assert found == Acknowledged("AE", (Reported("", "", "E"), Reported("PID^1^3", "204", "E")))
 
 
 def test_our_own_receiver_gives_both_answers(beside: Beside, store: Store) -> None:
