@@ -72,7 +72,7 @@ def until_sent(store: Store, endpoint: Endpoint) -> float:
     """Seconds until nothing waits for the endpoint any more."""
     started = time.perf_counter()
     while waiting(store, endpoint):
-        time.sleep(0.02)
+        time.sleep(0.1)
     return time.perf_counter() - started
 
 
