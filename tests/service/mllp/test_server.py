@@ -308,11 +308,8 @@ def full_disk(store: Store) -> Iterator[None]:
     store.engine.dispose()
 
 
-def test_on_a_full_disk_nothing_is_acknowledged_and_later_it_is(
-    beside: Beside, store: Store, database_url: str
-) -> None:
-    if not database_url.startswith("sqlite"):
-        pytest.skip("a disk of PostgreSQL is its server's")
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # PostgreSQL's disk is its server's
+def test_on_a_full_disk_nothing_is_acknowledged_and_later_it_is(beside: Beside, store: Store) -> None:
     sent = [message(interrogation(1, n, note="x" * 3000)) for n in range(60)]
 
     async def pipelined() -> list[bytes]:

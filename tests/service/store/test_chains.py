@@ -316,8 +316,8 @@ def ledger_rows(path: Path) -> Any:
         c.text_factory = bytes  # a flipped bit may leave what is no UTF-8
         try:
             rows = [c.execute(f"SELECT * FROM {name} ORDER BY 1").fetchall() for name in ("events", "audit")]
-            there = c.execute("SELECT raw FROM remote_versions ORDER BY 1").fetchall()
-            # Without meta and narrative, of which nothing follows.
+            there = c.execute("SELECT raw FROM remote_versions ORDER BY id").fetchall()
+            # Without meta, narrative and the literal half of a reference, of which nothing follows.
             return [*rows, [content_hash(loads(raw)) for (raw,) in there]]
         except (sqlite3.DatabaseError, UnicodeDecodeError, MappingError):  # also a message that names damage
             return None
