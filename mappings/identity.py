@@ -129,6 +129,14 @@ def resource_identity(resource: Json) -> tuple[str, str]:
     raise ValueError(f"a {resource['resourceType']} without an identifier of ours")
 
 
+def identified(resource: Json) -> tuple[str, str] | None:
+    """`resource_identity` of whatever somebody sent; None where it has none of ours."""
+    try:
+        return resource_identity(resource)
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return None
+
+
 def content_hash(resource: Json) -> str:
     """sha256 of what the resource says: without id, meta and narrative, references by identifier.
 

@@ -26,9 +26,18 @@ from pathlib import Path
 from mappings.hl7v2 import parse
 from service.mllp.framing import framed
 from service.server import free_port
-from service.store import events, messages
+from service.store import messages
 from service.store.engine import Store
-from site_of_mllp import SENDERS, Line, code_of, connect, interrogation, message
+from site_of_mllp import (
+    SENDERS,
+    Line,
+    all_events,
+    all_messages,
+    code_of,
+    connect,
+    interrogation,
+    message,
+)
 
 TESTS = Path(__file__).resolve().parent
 WINDOW = 8
@@ -199,13 +208,13 @@ def _cut(line: Line, message: bytes, chance: random.Random) -> None:
 def check(store: Store, everyone: list[Sender]) -> Counter[str]:
     """Every message that was answered AA is there once, with its event, its answer, and in its order."""
     wrong: Counter[str] = Counter()
-    kept = _messages(store)
+    kept = all_messages(store)
     by_raw: dict[bytes, list[messages.Stored]] = {}
     for one in kept:
         by_raw.setdefault(one.raw, []).append(one)
     with store.read() as c:
         told = {one.id: messages.seqs(c, 1, one.id) for one in kept}
-        ledger = [(e.seq, e.event["pump"], e.event["id"]) for e in _events(store)]
+        ledger = [(e.seq, e.event["pump"], e.event["id"]) for e in all_events(store)]
     ids = Counter(id for _, _, id in ledger)
     for pump, sender in enumerate(everyone):
         wrong["answered otherwise on a resend"] += sender.other_answers
@@ -219,26 +228,6 @@ def check(store: Store, everyone: list[Sender]) -> Counter[str]:
         order = [int(id.rpartition("-")[2]) for _, of, id in ledger if of == f"NGP{pump}"]
         wrong["out of order"] += sum(a > b for a, b in zip(order, order[1:], strict=False))
     return +wrong
-
-
-def _messages(store: Store) -> list[messages.Stored]:
-    found: list[messages.Stored] = []
-    while True:
-        with store.read() as c:
-            page = messages.search(c, 1, limit=1000, after_id=found[-1].id if found else 0)
-        if not page:
-            return found
-        found += page
-
-
-def _events(store: Store) -> list[events.StoredEvent]:
-    found: list[events.StoredEvent] = []
-    while True:
-        with store.read() as c:
-            page = events.search(c, 1, limit=1000, after_seq=found[-1].seq if found else 0)
-        if not page:
-            return found
-        found += page
 
 
 def main() -> None:

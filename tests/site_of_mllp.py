@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from mappings.hl7v2 import SenderMap, dump, parse, write
 from service.mllp.framing import Frames, framed
 from service.mllp.listen import Listener
 from service.settings import Settings
+from service.store import events, messages
 from service.store.engine import Store
 from service.telemetry import make_log
 
@@ -125,3 +127,24 @@ def within(seconds: float, work: Any) -> Any:
             return await work
 
     return asyncio.run(timed())
+
+
+def all_messages(store: Store) -> list[messages.Stored]:
+    """Every message that is kept, in the order it came."""
+    found: list[messages.Stored] = []
+    while page := _page(store, messages.search, after_id=found[-1].id if found else 0):
+        found += page
+    return found
+
+
+def all_events(store: Store) -> list[events.StoredEvent]:
+    """The versions in the ledger, in its order."""
+    found: list[events.StoredEvent] = []
+    while page := _page(store, events.search, after_seq=found[-1].seq if found else 0):
+        found += page
+    return found
+
+
+def _page(store: Store, search: Callable[..., list[Any]], **after: int) -> list[Any]:
+    with store.read() as c:
+        return search(c, 1, limit=1000, **after)

@@ -21,13 +21,13 @@ from mappings.rows import Issue
 from service.intake import load, take
 from service.mllp.client import MllpClient
 from service.mllp.framing import Frames, framed
-from service.store import deliveries, endpoints, events, messages, tables
+from service.store import deliveries, endpoints, messages, tables
 from service.store.deliveries import Delivery
 from service.store.endpoints import Endpoint
 from service.store.engine import Store, migrate
 from service.store.keys import Caller
 from service.sync.worker import push_due
-from site_of_mllp import Beside, settings_in
+from site_of_mllp import Beside, all_events, settings_in
 
 MAP = {"sending": ["PUMPS", "CHILDRENS"], "receiving": ["ENGINE", "WARD"]}
 FAULTS = (
@@ -209,17 +209,6 @@ def pair(folder: Path, **how: Any) -> Iterator[Pair]:
         made.close()
 
 
-def stored(store: Store) -> list[events.StoredEvent]:
-    """The versions in the ledger, in its order."""
-    found: list[events.StoredEvent] = []
-    while True:
-        with store.read() as c:
-            page = events.search(c, 1, limit=1000, after_seq=found[-1].seq if found else 0)
-        if not page:
-            return found
-        found += page
-
-
 def wrong(a: Store, b: Store) -> Counter[str]:
     """What is not as it should be, by kind: B holds what A sent, equal, once, in the order of each lane."""
     found: Counter[str] = Counter()
@@ -231,8 +220,8 @@ def wrong(a: Store, b: Store) -> Counter[str]:
     found["sent twice in the audit"] = sum(
         audited[f"delivery/{one.id}", "sent"] != (one.status == "sent") for one in every
     )
-    theirs = stored(b)
-    ours = [one for one in stored(a) if one.seq in lanes]
+    theirs = all_events(b)
+    ours = [one for one in all_events(a) if one.seq in lanes]
     there = Counter(one.content_hash for one in theirs)
     superseded = {one.event_seq for one in every if "superseded" in (one.reason or "")}
     wanted = [one for one in ours if one.seq not in superseded]

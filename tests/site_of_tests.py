@@ -133,6 +133,16 @@ class Site:
         ]
 
 
+def delivered(folder: Path, url: str) -> Site:
+    """A site whose EHR holds the whole history, read back from there."""
+    made = Site(folder, url)
+    made.register()
+    made.send(*HISTORY)
+    made.push()
+    made.pull()
+    return made
+
+
 def edit(site: Site, kind: str, id: str, change: Any, type: str | None = None) -> None:
     """A user of the EHR changes a resource there: `change` is given a copy."""
     (history,) = site.held(kind, id, type)

@@ -18,7 +18,7 @@ from mappings.bundle import encode, is_telling
 from mappings.codes import sid
 from mappings.event import Event, is_retracted, lane_key, load_event, telling_of, version
 from mappings.exact_json import dumps, loads
-from mappings.identity import content_hash, resource_identity
+from mappings.identity import content_hash, identified, resource_identity
 from service.chain import Damaged
 from service.intake import admit, admit_many
 from service.store import audit, conflicts, deliveries, endpoints, events, links
@@ -98,7 +98,14 @@ def _accept_new(
     )
     made = [
         # Its first version is what they told.
-        _link(endpoint, told.resource, told.content_hash, event, one.seq, ours=_ours(event, told.resource))
+        _link(
+            endpoint,
+            told.resource,
+            told.content_hash,
+            event,
+            one.seq,
+            ours=_ours(event, told.resource, told.content_hash),
+        )
         for (told, event), one in zip(new, admitted, strict=True)
         if isinstance(one, Accepted)
     ]
@@ -117,7 +124,8 @@ def conclude(
     actor: str | None = None,
 ) -> Outcome:
     """Make it so: a new version where the merge differs from ours, a delivery where it does from theirs."""
-    said = _ours(theirs, resource)
+    hashed = content_hash(resource)
+    said = _ours(theirs, resource, hashed)
     theirs = load_event({**theirs, "version": version(ours.event) + 1})
     event = load_event({**merged.event, "version": version(ours.event) + 1})
     differs = content(event) != content(ours.event)
@@ -131,7 +139,7 @@ def conclude(
         outcome, seq = ("corrected" if agrees else "merged"), done.seq
     links.save(
         c,
-        _link(endpoint, resource, content_hash(resource), event, seq, None if agrees else theirs, said),
+        _link(endpoint, resource, hashed, event, seq, None if agrees else theirs, said),
         now=now,
     )
     if seq is not None and (not agrees or (differs and len(encode(event)) > 1)):
@@ -253,12 +261,11 @@ def _admit(
 
 
 def _identity(resource: Json, told: Event) -> tuple[str, str]:
-    try:
-        return resource_identity(resource)
-    except ValueError:
-        told_by = telling_of(resource)
-        assert told_by is not None
-        return sid(told_by[0].kind), identity.business_value(told["source"], told["id"])
+    if (named := identified(resource)) is not None:
+        return named
+    told_by = telling_of(resource)
+    assert told_by is not None
+    return sid(told_by[0].kind), identity.business_value(told["source"], told["id"])
 
 
 def _link(
@@ -287,24 +294,17 @@ def _link(
     )
 
 
-def _ours(theirs: Event, resource: Json) -> str | None:
-    """The resource as we would write what it tells, where that is not all that it holds."""
+def _ours(theirs: Event, resource: Json, hashed: str) -> str | None:
+    """The resource as we would write what it tells, where that is not all that it holds (`hashed`)."""
     type = resource["resourceType"]
     made = next((one for one in encode(theirs) if one["resourceType"] == type and is_telling(one)), None)
     if made is None:
         return None
-    if _named(resource) != resource_identity(made):
+    if identified(resource) != resource_identity(made):
         made.pop("identifier")  # the EHR's own record: our identifier is to be added
-    elif content_hash(made) == content_hash(resource):
+    elif content_hash(made) == hashed:
         return None
     return dumps(made).decode()
-
-
-def _named(resource: Json) -> tuple[str, str] | None:
-    try:
-        return resource_identity(resource)
-    except ValueError:
-        return None
 
 
 # --- asking ---------------------------------------------------------------------------------------------

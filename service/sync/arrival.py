@@ -18,7 +18,7 @@ from mappings import Issue, MappingError
 from mappings.bundle import is_telling
 from mappings.event import lane_key
 from mappings.exact_json import dumps, loads
-from mappings.identity import content_hash, resource_identity
+from mappings.identity import content_hash, identified
 from mappings.weave import says_all
 from service.chain import Damaged
 from service.store import audit, conflicts, deliveries, events, hints, links, remote
@@ -119,7 +119,7 @@ def _may_be_written(store: Store, endpoint: Endpoint, arrived: Sequence[Arrival]
             continue
         if one.link is not None:
             found.add(_place(one))
-        elif (identity := _identity(one.resource)) is not None:
+        elif (identity := identified(one.resource)) is not None:
             names[_place(one)] = names_of(identity[1])
     with store.read() as c:
         known = events.versions_of(c, endpoint.tenant_id, [one for some in names.values() for one in some])
@@ -151,13 +151,6 @@ def _is_from_a_cache(one: Arrival, now: datetime) -> bool:
     return (
         link is not None and is_older(one.seen.version_id, link.version_id) and not is_past_caches(link, now)
     )
-
-
-def _identity(resource: Json) -> tuple[str, str] | None:
-    try:
-        return resource_identity(resource)
-    except (ValueError, KeyError, AttributeError, TypeError):
-        return None
 
 
 def _is_echo(link: Link | None, version: RemoteVersion) -> bool:

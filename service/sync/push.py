@@ -94,8 +94,9 @@ def _bring(route: Route, matrix: Matrix, parcels: list[Parcel], settle: Settle) 
     if tried:
         read, stuck = read_back(route.ehr, route.endpoint, tried, _among(route, matrix, tried), route.now())
         now_known = {parcel.delivery.id: parcel for parcel in read}
+        asked = {parcel.delivery.id: parcel for parcel in tried}
         for parcel in read:
-            if _was_there(parcel, tried) and _link_chain(route, matrix, parcel):
+            if _was_there(asked[parcel.delivery.id], parcel) and _link_chain(route, matrix, parcel):
                 done.append(
                     Sent(parcel.delivery, note="the EHR holds later programs of the pump", again=True)
                 )
@@ -133,9 +134,8 @@ def _bring(route: Route, matrix: Matrix, parcels: list[Parcel], settle: Settle) 
     return done + doubted(sent)
 
 
-def _was_there(parcel: Parcel, tried: Sequence[Parcel]) -> bool:
+def _was_there(before: Parcel, parcel: Parcel) -> bool:
     """Whether the EHR holds a program that the ledger did not know to be there."""
-    (before,) = (one for one in tried if one.delivery.id == parcel.delivery.id)
     return parcel.event["type"] == "dose-change" and any(
         old.link is None and new.link is not None
         for old, new in zip(before.wanted, parcel.wanted, strict=True)

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from mappings.codes import sid
 from mappings.event import Event
 from mappings.identity import KINDS as OUR_KINDS
-from mappings.identity import content_hash, resource_identity
+from mappings.identity import content_hash, identified, resource_identity
 from service.chain import Damaged
 from service.store import audit, deliveries, drift, events, links, remote
 from service.store.drift import Found, Run
@@ -127,7 +127,7 @@ class Comparison:
                 if error.status == 410:
                     batch.gone.add(key)
                 continue
-            if _names(resource) in (None, key):  # without one of ours it is the EHR's own record
+            if identified(resource) in (None, key):  # without one of ours it is the EHR's own record
                 batch.held[key] = [resource]
         with self.store.read() as c:
             for type in set(types.values()):
@@ -285,7 +285,7 @@ class Comparison:
         return run
 
     def _extra(self, run: Run, type: str, resources: Sequence[Json]) -> Run:
-        named = {key: resource for resource in resources if (key := _names(resource)) is not None}
+        named = {key: resource for resource in resources if (key := identified(resource)) is not None}
         with self.store.write() as c:
             linked = links.find_many(c, self.endpoint.id, list(named))
             unknown = named.keys() - linked.keys() - drift.known(c, run.id, list(named))
@@ -344,13 +344,6 @@ def _agreed(link: Link | None) -> Agreed | None:
 
 def _linked(types: dict[Key, str], linked: dict[Key, Link]) -> dict[Key, str]:
     return {key: type for key, type in types.items() if key in linked}
-
-
-def _names(resource: Json) -> Key | None:
-    try:
-        return resource_identity(resource)
-    except (ValueError, KeyError):
-        return None
 
 
 def _reused(c: Connection, endpoint: Endpoint, batch: Batch, type: str, keys: Sequence[Key]) -> set[Key]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from mappings import identity
 from mappings.exact_json import dumps
-from mappings.identity import content_hash, referenced, resource_identity
+from mappings.identity import content_hash, identified, referenced
 from mappings.weave import says_all
 from service.store.deliveries import Delivery
 from service.store.endpoints import Endpoint
@@ -222,7 +222,7 @@ def answered(endpoint: Endpoint, due: Sequence[Wanted], found: Sequence[Answer])
     made = []
     for one, answer in zip(due, found, strict=True):
         remote = answer.resource
-        if remote["resourceType"] != one.resource["resourceType"] or _named(remote) != one.key:
+        if remote["resourceType"] != one.resource["resourceType"] or identified(remote) != one.key:
             raise Ambiguous(f"the answer for {one.key[0]}|{one.key[1]} names another resource")
         made.append(_written(endpoint, one, answer))
     return made
@@ -238,10 +238,3 @@ def _written(endpoint: Endpoint, one: Wanted, answer: Answer) -> Link:
     if says_all(one.resource, remote):
         return replace(link_of(endpoint, one.key, remote, answer.hash), ours=dumps(one.resource).decode())
     return link_of(endpoint, one.key, remote, one.hash)
-
-
-def _named(remote: Json) -> Key | None:
-    try:
-        return resource_identity(remote)
-    except (ValueError, KeyError):
-        return None

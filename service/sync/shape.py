@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection
@@ -58,6 +59,11 @@ class Held(Exception):
         self.conflict_id = conflict_id
 
 
+@lru_cache(maxsize=1024)  # what is due is asked several times on the way
+def _hash_of(ours: str) -> str:
+    return content_hash(loads(ours))
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """A resource as the EHR should hold it, and what is known of it there; `seen`: read there just now.
@@ -78,10 +84,7 @@ class Wanted:
         link = self.link
         if link is None or link.deleted_at is not None:
             return link is not None
-        return link.content_hash == self.hash or (link.ours is not None and self._is_all_of(link.ours))
-
-    def _is_all_of(self, ours: str) -> bool:
-        return content_hash(loads(ours)) == self.hash
+        return link.content_hash == self.hash or (link.ours is not None and _hash_of(link.ours) == self.hash)
 
     @property
     def must_be_woven(self) -> bool:

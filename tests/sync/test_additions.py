@@ -12,9 +12,9 @@ from mappings.paths import copy
 from service.store import links
 from service.sync import readback
 from site_of_tests import (
-    HISTORY,
     REFILL,
     Site,
+    delivered,
     edit,
     event,
     newest,
@@ -53,12 +53,7 @@ def has_all(resource: Json) -> bool:
 
 @pytest.fixture
 def site(tmp_path: Path, database_url: str) -> Site:
-    made = Site(tmp_path, database_url)
-    made.register()
-    made.send(*HISTORY)
-    made.push()
-    made.pull()
-    return made
+    return delivered(tmp_path, database_url)
 
 
 def corrected(lot: str, version: int) -> Json:

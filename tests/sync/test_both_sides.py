@@ -23,6 +23,7 @@ from site_of_tests import (
     REFILL,
     THIRD,
     Site,
+    delivered,
     edit,
     event,
     newest,
@@ -37,12 +38,7 @@ Json = Any
 
 @pytest.fixture
 def site(tmp_path: Path, database_url: str) -> Site:
-    made = Site(tmp_path, database_url)
-    made.register()
-    made.send(*HISTORY)
-    made.push()
-    made.pull()
-    return made
+    return delivered(tmp_path, database_url)
 
 
 def lot(value: str) -> Any:

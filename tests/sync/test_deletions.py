@@ -15,19 +15,14 @@ from service.sync import agreement, pull, readback
 from service.sync.ehr import Missing
 from service.sync.resolve import decide
 from service.sync.worker import push_due
-from site_of_tests import HISTORY, REFILL, Site
+from site_of_tests import REFILL, Site, delivered
 
 Json = Any
 
 
 @pytest.fixture
 def site(tmp_path: Path, database_url: str) -> Site:
-    made = Site(tmp_path, database_url)
-    made.register()
-    made.send(*HISTORY)
-    made.push()
-    made.pull()
-    return made
+    return delivered(tmp_path, database_url)
 
 
 def delete(site: Site, kind: str, id: str, type: str | None = None) -> str:

@@ -23,8 +23,8 @@ from service.sync.messages import Line
 from service.sync.scorecard import samples
 from service.sync.send import Sent
 from service.sync.worker import sync_once
-from site_of_mllp import Beside, clock, interrogation, settings_in
-from site_of_receiver import FAULTS, MAP, Pair, pair, stored, wrong
+from site_of_mllp import Beside, all_events, clock, interrogation, settings_in
+from site_of_receiver import FAULTS, MAP, Pair, pair, wrong
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def site(tmp_path: Path) -> Iterator[Pair]:
 
 def texts(store: Store) -> list[bytes]:
     """Of every event that the ledger holds; lanes go beside each other, so their order is of each lane."""
-    return sorted(dumps(one.event) for one in stored(store))
+    return sorted(dumps(one.event) for one in all_events(store))
 
 
 def on_its_own(site: Pair, name: str) -> Sent:
@@ -107,7 +107,7 @@ def test_an_answer_holds_its_lane_as_the_table_says(
         assert (first.status, first.failure, first.attempts) == (status, failure, tries + (status == "sent"))
         assert {one.status for one in later} == ({"sent"} if status == "sent" else {"pending"})
         if status != "sent":
-            assert stored(site.b) == []
+            assert all_events(site.b) == []
             assert "MSH" not in (first.reason or "")
 
 
@@ -161,7 +161,7 @@ def test_two_receivers_behind_one_engine_are_told_under_two_control_ids(site: Pa
     assert [on_its_own(site, name).note for name in ("ward", "clinic")] == ["CA", "CA"]
     with site.b.read() as c:
         assert len({one.control_id for one in messages.search(c, 1, limit=9)}) == 2
-    assert len(stored(site.b)) == 1
+    assert len(all_events(site.b)) == 1
 
 
 def test_of_a_corrected_record_only_the_newest_version_is_told(site: Pair) -> None:
@@ -198,7 +198,7 @@ def test_a_lane_that_another_worker_has_taken_meanwhile_goes_no_further(site: Pa
     site.send(interrogation(1, 1), interrogation(2, 1), interrogation(1, 2), interrogation(2, 2))
     line = Line(site.a, site.client, site.endpoint, site.now)
     taken = telling.deliver(line, site.deliveries(), lambda some: {site.deliveries()[1].lane})
-    assert [one.event["id"] for one in stored(site.b)] == ["I-1-1", "I-2-1", "I-2-2"]
+    assert [one.event["id"] for one in all_events(site.b)] == ["I-1-1", "I-2-1", "I-2-2"]
     assert len(taken) == 1
 
 
@@ -213,7 +213,7 @@ def test_what_a_sender_told_is_not_sent_back_to_it(tmp_path: Path) -> None:
         with site.b.write() as c:
             assert {one.endpoint_id for one in deliveries.search(c, 1, limit=9)} == {on.id}
             assert deliveries.catch_up(c, back, now=site.now()) == 0
-            assert [one.origin for one in stored(site.b)] == ["back"]
+            assert [one.origin for one in all_events(site.b)] == ["back"]
 
 
 def test_one_round_of_sync_tells_what_is_pending_and_reads_nothing(site: Pair) -> None:
@@ -254,7 +254,7 @@ def test_a_paused_receiver_gets_afterwards_what_it_missed(site: Pair) -> None:
         deliveries.catch_up(c, site.endpoint, now=site.now())
     site.push()
     assert wrong(site.a, site.b) == {}
-    assert len(stored(site.b)) == 1
+    assert len(all_events(site.b)) == 1
 
 
 # --- bugs that the tests above must see -----------------------------------------------------------------

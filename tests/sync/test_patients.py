@@ -11,7 +11,7 @@ from mappings.paths import copy
 from service.sync import patients
 from service.sync.ehr import Missing
 from service.sync.patients import Nobody, Unclear, names, surviving
-from site_of_tests import HISTORY, PATIENT, REFILL, Site
+from site_of_tests import PATIENT, REFILL, Site, delivered
 
 Json = Any
 MRN = PATIENT["system"]
@@ -88,12 +88,7 @@ def test_a_message_names_nobody() -> None:
 
 @pytest.fixture
 def site(tmp_path: Path, database_url: str) -> Site:
-    made = Site(tmp_path, database_url)
-    made.register()
-    made.send(*HISTORY)
-    made.push()
-    made.pull()
-    return made
+    return delivered(tmp_path, database_url)
 
 
 def merge_away(site: Site) -> Json:
