@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote
@@ -146,17 +146,25 @@ def content_hash(resource: Json) -> str:
 
 
 def said(resource: Json) -> Json:
-    """What a resource says, in one form: without id, meta and narrative, references by identifier."""
+    """What a resource says, in one form: without id, meta and narrative, references by identifier.
+
+    To be read only: it shares with the resource what is the same in both.
+    """
     return _neutral({k: v for k, v in resource.items() if k not in ("id", "meta", "text")})
 
 
 def _neutral(value: Json) -> Json:
-    if isinstance(value, dict):
-        made = {k: _neutral(v) if type(v) in _NESTED else v for k, v in value.items()}
-        if "identifier" in made and "reference" in made:
-            del made["reference"]
-        return made
-    return [_neutral(item) if type(item) in _NESTED else item for item in value]
+    """A copy down to the references that change, of which there are few; what has none is not copied."""
+    made = value
+    is_object = type(value) is dict
+    for at, item in value.items() if is_object else enumerate(value):
+        if type(item) in _NESTED and (neutral := _neutral(item)) is not item:
+            if made is value:
+                made = value.copy()
+            made[at] = neutral
+    if is_object and "identifier" in value and "reference" in value:
+        made = {k: v for k, v in made.items() if k != "reference"}
+    return made
 
 
 def rewrite_references(resource: Json, lookup: Lookup) -> Json:
@@ -171,25 +179,31 @@ def rewrite_references(resource: Json, lookup: Lookup) -> Json:
 
 def referenced(node: Json) -> set[tuple[str, str]]:
     """(system, value) of everything that `point_references` would look up."""
-    return {(_part(found, "system"), _part(found, "value")) for found in _references(node)}
+    return {target_of(found) for found in references(node)}
 
 
 def point_references(node: Json, lookup: Lookup) -> None:
     """`rewrite_references` in place."""
-    for found in _references(node):
-        target = lookup(found["type"], _part(found, "system"), _part(found, "value"))
+    point(references(node), lookup)
+
+
+def point(found: Iterable[Json], lookup: Lookup) -> None:
+    """`point_references` of these References."""
+    for one in found:
+        target = lookup(one["type"], *target_of(one))
         if target:
-            found["reference"] = target
+            one["reference"] = target
         else:
-            found.pop("reference", None)
+            one.pop("reference", None)
 
 
-def _part(reference: Json, name: str) -> str:
-    part: str = reference["identifier"].get(name, "")
-    return part
+def target_of(reference: Json) -> tuple[str, str]:
+    """(system, value) of what a Reference with an `identifier` refers to."""
+    name = reference["identifier"]
+    return name.get("system", ""), name.get("value", "")
 
 
-def _references(node: Json) -> Iterator[Json]:
+def references(node: Json) -> Iterator[Json]:
     """The References with an `identifier`; a loop, as a transaction has hundreds of elements to look at."""
     left = [node]
     while left:

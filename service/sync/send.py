@@ -203,8 +203,8 @@ def lost(parcel: Parcel, answers: Sequence[Answer]) -> tuple[str, ...]:
 
 def entry(endpoint: Endpoint, one: Wanted, lookup: identity.Lookup) -> Json:
     """First contact creates on the condition that nobody has, an update names the version it replaces."""
+    identity.point(one.references, lookup)
     resource = clothed(endpoint, one.resource) if one.woven is None else one.woven
-    identity.point_references(resource, lookup)
     type = resource["resourceType"]
     if one.link is not None:
         resource = {**resource, "id": one.link.remote_id}
