@@ -39,6 +39,7 @@ from mappings.validate import validate
 from service.chain import AUDIT, START, seal
 from service.hapi_server import start_hapi
 from service.intake import load, take
+from service.interpreter import tune
 from service.store import deliveries, endpoints
 from service.store.engine import Store, migrate
 from service.store.keys import Caller
@@ -162,6 +163,7 @@ class Deliverer(Runner):
 
 def drain(url: str, events: int, sent: Path, **options: int) -> Json:
     """Deliver a new backlog; what it took. The transactions that were sent are lines of the file `sent`."""
+    tune()  # as `itb serve` is
     name = f"b{uuid.uuid4().hex[:8]}a"
     site(sent.with_suffix(".db"), url, name, events, **options).close()
     store = Ledger(f"sqlite:///{sent.with_suffix('.db')}")

@@ -179,12 +179,17 @@ def rewrite_references(resource: Json, lookup: Lookup) -> Json:
 
 def referenced(node: Json) -> set[tuple[str, str]]:
     """(system, value) of everything that `point_references` would look up."""
-    return {target_of(found) for found in references(node)}
+    return {target_of(found) for found in _references(node)}
 
 
 def point_references(node: Json, lookup: Lookup) -> None:
     """`rewrite_references` in place."""
-    point(references(node), lookup)
+    point(_references(node), lookup)
+
+
+def references(node: Json) -> list[Json]:
+    """What `point_references` points, to be pointed later."""
+    return list(_references(node))
 
 
 def point(found: Iterable[Json], lookup: Lookup) -> None:
@@ -199,11 +204,15 @@ def point(found: Iterable[Json], lookup: Lookup) -> None:
 
 def target_of(reference: Json) -> tuple[str, str]:
     """(system, value) of what a Reference with an `identifier` refers to."""
-    name = reference["identifier"]
-    return name.get("system", ""), name.get("value", "")
+    return _part(reference, "system"), _part(reference, "value")
 
 
-def references(node: Json) -> Iterator[Json]:
+def _part(reference: Json, name: str) -> str:
+    part: str = reference["identifier"].get(name, "")
+    return part
+
+
+def _references(node: Json) -> Iterator[Json]:
     """The References with an `identifier`; a loop, as a transaction has hundreds of elements to look at."""
     left = [node]
     while left:

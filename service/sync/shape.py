@@ -95,7 +95,7 @@ class Wanted:
     @cached_property
     def references(self) -> list[Json]:
         """The References in what is written that are our word, not what others added."""
-        ours = list(identity.references(self.resource))
+        ours = identity.references(self.resource)
         if self.woven is None:
             return ours
         targets = {identity.target_of(one) for one in ours}
@@ -131,7 +131,7 @@ def room(delivery: Delivery, size: int) -> int:
     return size
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Draft:
     """A delivery before its links are known.
 
@@ -146,7 +146,7 @@ class Draft:
     plan: Plan = Plan(NONE)
     note: str = ""
 
-    @property
+    @cached_property
     def keys(self) -> list[Key]:
         return [resource_identity(resource) for resource in (*self.gone, *self.moved, *self.own)]
 
