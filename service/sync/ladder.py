@@ -46,7 +46,7 @@ class Plan:
 
 
 def choose(matrix: Matrix, event: Event, encoded: Sequence[Json] | None = None) -> Plan:
-    """The plan of an event at the server of this matrix; `encoded`: its resources, where they are made already."""
+    """The plan of an event at the server of this matrix; `encoded`: its resources, where they are made."""
     found = problems(matrix)
     if found:
         return Plan(NONE, lost=lost(event, {}), why=tuple(found))
@@ -79,7 +79,7 @@ def shape(
     *,
     place: Place = ALONE,
     recorded: str | None = None,
-    encoded: Sequence[Json] | None = None,
+    encoded: list[Json] | None = None,
 ) -> list[Json]:
     """The event's resources in the form of its plan; `encoded` at that place, as in `choose`."""
     if plan.rung == "chart":
