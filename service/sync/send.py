@@ -193,7 +193,9 @@ def ordered(due: Sequence[Wanted]) -> list[Wanted]:
 
 def lost(parcel: Parcel, answers: Sequence[Answer]) -> tuple[str, ...]:
     """The fields that the plan gives up, and those that the server left out of what it stored."""
-    if all(answer.hash == one.hash for one, answer in zip(parcel.due, answers, strict=True)):
+    pairs = zip(parcel.due, answers, strict=True)
+    # A Provenance tells nothing of the event.
+    if all(one.key[0] == "Provenance" or answer.hash == one.hash for one, answer in pairs):
         return parcel.plan.lost
     stored = {one.key: answer.resource for one, answer in zip(parcel.due, answers, strict=True)}
     whole = [stored.get(one.key, one.resource) for one in parcel.wanted]
@@ -231,7 +233,7 @@ def answered(endpoint: Endpoint, due: Sequence[Wanted], found: Sequence[Answer])
 def _written(endpoint: Endpoint, one: Wanted, answer: Answer) -> Link:
     """The link after our write; what the EHR holds more than we wrote is others', and stays."""
     remote = answer.resource
-    if answer.hash == one.hash or one.key[0] == "Provenance":
+    if one.key[0] == "Provenance" or answer.hash == one.hash:
         return link_of(endpoint, one.key, remote, one.hash)
     if one.link is None:
         raise Stale(f"{one.key[0]}|{one.key[1]} was there already and says something else")
