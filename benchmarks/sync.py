@@ -2,9 +2,9 @@
 
 Drain: a backlog of refills, delivered by the runner's own threads (claim, map, validate, send, check the
 answer, record, audit) in a process of its own that does not poll meanwhile, and has delivered before. The
-bare loop posts the very transactions that were sent, but for the names of the records, as many at a time, to the
-same HAPI. The rounds go ours, bare, bare, ours: a server that grows slower does so for both. Its patients are
-there before.
+bare loop posts the very transactions that were sent, but for the names of the records, as many at a time, to
+the same HAPI. The rounds go ours, bare, bare, ours: a server that grows slower does so for both. Its patients
+are there before.
 Idle: from an event accepted until HAPI holds it, beside a direct POST of a like transaction.
 
     python benchmarks/sync.py [--events 5000] [--rounds 1] [--parallel 2] [--at-least 0.9] [--hapi URL]
