@@ -77,8 +77,8 @@ def client_id(system: str, value: str) -> str:
 
 def _uuid(system: str, value: str) -> str:
     """The text of `uuid.uuid5(NAMESPACE, f"{system}|{value}")`, in a quarter of its time."""
-    digest = hashlib.sha1(_NAMESPACE + f"{system}|{value}".encode()).hexdigest()
-    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{_VARIANT[digest[16]]}{digest[17:20]}-{digest[20:32]}"
+    said = hashlib.sha1(_NAMESPACE + f"{system}|{value}".encode()).hexdigest()
+    return f"{said[:8]}-{said[8:12]}-5{said[13:16]}-{_VARIANT[said[16]]}{said[17:20]}-{said[20:32]}"
 
 
 def own(type: str, kind: str, value: str) -> Json:

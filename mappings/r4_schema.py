@@ -105,16 +105,11 @@ def _types(name: str) -> list[str]:
 
 def _any_resource() -> Json:
     """A resource inside another: of a checked type, and with no rules over the whole of it."""
-    branches = [
-        {"if": {"properties": {"resourceType": {"const": t}}}, "then": {"$ref": f"#/$defs/{t}"}}
-        for t in CHECKED
-    ]
-    return {
-        "type": "object",
-        "required": ["resourceType"],
-        "properties": {"resourceType": {"enum": list(CHECKED)}},
-        "allOf": branches,
-    }
+    made: Json = False
+    for type in reversed(CHECKED):
+        of_type = {"properties": {"resourceType": {"const": type}}, "required": ["resourceType"]}
+        made = {"if": of_type, "then": {"$ref": f"#/$defs/{type}"}, "else": made}
+    return {"type": "object", **made}
 
 
 def _object(name: str, rules: list[str]) -> Json:
@@ -138,9 +133,30 @@ def _object(name: str, rules: list[str]) -> Json:
     if name in CHECKED:
         properties["resourceType"] = {"const": name}
         made["minProperties"] = 2
-    fragments = [FRAGMENTS.get(id, {"not": {}}) for id in rules]
-    made |= {"properties": properties, "required": required}
-    return made | ({"allOf": [*choices, *fragments]} if choices or fragments else {})
+    made |= {"properties": properties, "required": required, "dependentRequired": {}, "allOf": choices}
+    for id in rules:
+        _narrow(made, FRAGMENTS.get(id, {"not": {}}))
+    return {keyword: said for keyword, said in made.items() if said or keyword != "allOf"}
+
+
+def _narrow(made: Json, fragment: Json) -> None:
+    """Put what the fragment says into the object's schema, so that each element is looked at once."""
+    for keyword, said in fragment.items():
+        if keyword == "properties":
+            for name, narrower in said.items():
+                if narrower is False:
+                    made["properties"].pop(name, None)
+                elif name in made["properties"]:
+                    made["properties"][name] = {"allOf": [made["properties"][name], narrower]}
+        elif keyword == "dependentRequired":
+            for name, others in said.items():
+                made[keyword][name] = sorted({*made[keyword].get(name, ()), *others})
+        elif keyword == "required":
+            made[keyword] = sorted({*made[keyword], *said})
+        elif keyword in ("minProperties", "maxProperties"):
+            made[keyword] = said
+        else:
+            made["allOf"].append({keyword: said})
 
 
 def _choice(element: str, definition: Json) -> dict[str, Json]:

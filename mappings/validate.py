@@ -32,8 +32,9 @@ def is_plainly_valid(resource: Json) -> bool:
     type = resource.get("resourceType") if isinstance(resource, dict) else None
     if type not in CHECKED:
         return False
+    schema = compiled(type, NESTED, per_1)
     try:
-        if not compiled(type, NESTED, per_1).is_valid(resource):
+        if not schema.is_valid(resource):
             return False
     except (ValueError, TypeError, OverflowError):
         return False  # a number that JSON Schema cannot hold
@@ -300,4 +301,5 @@ _LOCAL = re.compile(rb'"reference":"(#(?:[^"\\]|\\.)*)"')
 
 def _local_references(node: Json) -> set[str]:
     """Every `reference` that begins with #, at any depth; written as JSON, as that is the fastest walk."""
-    return {loads(b'"%s"' % found) for found in _LOCAL.findall(dumps(node))}
+    text = dumps(node)
+    return {loads(b'"%s"' % found) for found in _LOCAL.findall(text)} if b"#" in text else set()
