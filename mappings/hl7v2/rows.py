@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -213,6 +214,7 @@ def _texts(group: Group, row: Row, at: int, c: Context) -> Texts:
     return tuple(texts)
 
 
+@lru_cache(maxsize=4096)
 def _where(row: Row, at: int) -> str:
     if not at:
         return row.where
