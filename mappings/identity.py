@@ -50,6 +50,7 @@ KINDS = {
 _SYSTEMS = {type: frozenset(sid(kind) for kind in kinds) for type, kinds in KINDS.items()}
 
 
+@lru_cache(maxsize=4096)
 def business_value(source: str, id: str) -> str:
     """`clinic-a.R-1`: the sender's name, a dot, its id with reserved characters percent-encoded."""
     return f"{source}.{quote(id, safe=_SAFE)}"

@@ -33,7 +33,7 @@ FRAGMENTS: dict[str, Json] = {
     "tim-9": {"properties": {"offset": False}},
     "tim-10": {"not": {"required": ["timeOfDay", "when"]}},
     "mad-1": {"anyOf": [{"required": ["dose"]}, {"required": ["rateRatio"]}, {"required": ["rateQuantity"]}]},
-    "per-1": {"r4-per-1": True},
+    "per-1": {"anyOf": [{"not": {"required": ["start", "end"]}}, {"r4-per-1": True}]},
     "absolute-uri": {"properties": {"system": {"pattern": f"^{ABSOLUTE}"}}},
     "literal-reference": {},  # see _aimed
     "reference-type": {"properties": {"type": {"enum": sorted(RESOURCE_TYPES)}}},
@@ -64,7 +64,10 @@ REGEX = jsonschema_rs.RegexOptions()
 
 @lru_cache(None)
 def compiled(type: str, nested: frozenset[tuple[str, str]], per_1: Any) -> Any:
-    """The compiled schema of a resource type; `nested` are the (datatype, rule id) of all invariants."""
+    """The compiled schema of a resource type that contains no other, or of any `Resource` that does.
+
+    `nested` are the (datatype, rule id) of all invariants.
+    """
 
     class Per1:
         def __init__(self, parent: Any, value: Any, path: Any) -> None:
@@ -80,7 +83,7 @@ def compiled(type: str, nested: frozenset[tuple[str, str]], per_1: Any) -> Any:
 
 
 def schema(type: str, nested: frozenset[tuple[str, str]]) -> Json:
-    """The JSON Schema of one resource type."""
+    """The JSON Schema of one resource type, as `compiled` takes it."""
     rules: dict[str, list[str]] = {}
     for name, id in nested:
         rules.setdefault(name, []).append(id)
@@ -92,7 +95,25 @@ def schema(type: str, nested: frozenset[tuple[str, str]]) -> Json:
             continue
         defs[name] = _any_resource() if name == "Resource" else _object(name, rules.get(name, []))
         wanted += CHECKED if name == "Resource" else [t for t in _types(name) if not _is_primitive(t)]
+    if type != "Resource":
+        _without_contained(defs)
     return {"$ref": f"#/$defs/{type}", "$defs": defs}
+
+
+def _without_contained(defs: dict[str, Json]) -> None:
+    """Let resources contain none, and no reference point inside: then it need not be looked where to (ref-1).
+
+    An entry of a Bundle may contain others still: it is left to a check of its own (`validate`).
+    """
+    for name in CHECKED:
+        defs.get(name, {}).get("properties", {}).pop("contained", None)
+    for made in defs.values():
+        if "reference" in made.get("properties", ()):
+            _narrow(made, {"properties": {"reference": {"pattern": "^[^#]"}}})
+    if "Bundle.entry" in defs:
+        entry = defs["Bundle.entry"]["properties"]
+        contains = {"type": "object", "required": ["contained"]}
+        entry["resource"] = {"if": contains, "then": True, "else": entry["resource"]}
 
 
 def _is_primitive(type: str) -> bool:

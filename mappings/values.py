@@ -189,7 +189,9 @@ PUMP = own_reference("Device", "device")
 
 def shown(value: Decimal | int) -> str:
     """A number as people should read it: no trailing zeros, commas from 1,000 (ISMP)."""
-    plain = f"{Decimal(value):,f}"
+    plain = str(value)
+    if len(plain) > 3 or "E" in plain:
+        plain = f"{Decimal(value):,f}"
     return plain.rstrip("0").rstrip(".") if "." in plain else plain
 
 
