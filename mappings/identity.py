@@ -183,32 +183,29 @@ def rewrite_references(resource: Json, lookup: Lookup) -> Json:
 
 def referenced(node: Json) -> set[tuple[str, str]]:
     """(system, value) of everything that `point_references` would look up."""
-    return {(_part(found, "system"), _part(found, "value")) for found in _references(node)}
+    return {(named.get("system", ""), named.get("value", "")) for _, named in _references(node)}
 
 
 def point_references(node: Json, lookup: Lookup) -> None:
     """`rewrite_references` in place."""
-    for found in _references(node):
-        target = lookup(found["type"], _part(found, "system"), _part(found, "value"))
+    for found, named in _references(node):
+        target = lookup(found["type"], named.get("system", ""), named.get("value", ""))
         if target:
             found["reference"] = target
         else:
             found.pop("reference", None)
 
 
-def _part(reference: Json, name: str) -> str:
-    part: str = reference["identifier"].get(name, "")
-    return part
-
-
-def _references(whole: Json) -> Iterator[Json]:
-    """The References with an `identifier`; a loop, as a transaction has hundreds of elements to look at."""
+def _references(whole: Json) -> Iterator[tuple[Json, Json]]:
+    """The References with an `identifier`, and it; a loop, as a transaction has hundreds of elements."""
     left = [whole]
     for node in left:
         # Few elements have an identifier, so it is asked for first.
-        if "identifier" in node and "type" in node and _is_reference(node):
-            yield node
-            continue
+        if "identifier" in node and "type" in node and "resourceType" not in node:
+            named = node["identifier"]
+            if type(named) is dict:
+                yield node, named
+                continue
         for value in node.values():
             kind = type(value)
             if kind is dict:
@@ -217,7 +214,3 @@ def _references(whole: Json) -> Iterator[Json]:
                 for item in value:
                     if type(item) is dict:
                         left.append(item)
-
-
-def _is_reference(node: Json) -> bool:
-    return "resourceType" not in node and type(node["identifier"]) is dict

@@ -201,7 +201,10 @@ def _continuous(program: Json) -> Json:
 def _step_out(number: int, step: Json) -> Json:
     days = f" on {', '.join(step['days'])}" if "days" in step else ""
     span = shown_quantity(step["duration"])
-    repeat = _repeat(step["duration"]) | ({"dayOfWeek": list(step["days"])} if "days" in step else {})
+    repeat = _repeat(step["duration"])
+    if "days" in step:
+        repeat["dayOfWeek"] = list(step["days"])
+    repeat["timeOfDay"] = [f"{step['start']}:00"]
     calculated = {
         "type": {"coding": [{"system": DOSE_RATE_TYPE, "code": "calculated"}]},
         "rateRatio": {
@@ -213,7 +216,7 @@ def _step_out(number: int, step: Json) -> Json:
         "extension": [{"url": STEP_NUMBER, "valuePositiveInt": number}],
         "sequence": 1,
         "text": f"Step {number}: {shown_quantity(step['dose'])} over {span} from {step['start']}{days}",
-        "timing": {"repeat": repeat | {"timeOfDay": [f"{step['start']}:00"]}},
+        "timing": {"repeat": repeat},
         "route": intrathecal(),
         "doseAndRate": [_ordered(step["dose"]), calculated],
     }
