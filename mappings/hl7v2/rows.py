@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -140,12 +141,16 @@ class MessageMap:
 # --- reading --------------------------------------------------------------------------------------------
 
 
+ONCE = (0,)
+
+
 def decode(group: Group, m: MessageMap, c: Context) -> Event:
     """The canonical event of a group; raises `MappingError`, its issues at fields (`RXA[1]-6`)."""
     issues = _repeated(group, m)
     leaves: Flat = {}
     for row in m.rows:
-        for at in range(_count(group, row, c)) if row.listed else (0,):
+        read = row.codec.from_hl7
+        for at in range(_count(group, row, c)) if row.listed else ONCE:
             texts = _texts(group, row, at, c)
             if not any(texts):
                 if row.required:
@@ -153,11 +158,11 @@ def decode(group: Group, m: MessageMap, c: Context) -> Event:
                 continue
             c.at = _where(row, at)
             try:
-                read = row.codec.from_hl7(texts, c)
+                told = read(texts, c)
             except Refused as error:
-                issues.append(Issue(_where(row, at), error.rule, str(error)))
+                issues.append(Issue(c.at, error.rule, str(error)))
                 continue
-            for pattern, leaf in zip(row.events, read, strict=True):
+            for pattern, leaf in zip(row.events, told, strict=True):
                 if leaf is not None:
                     leaves[pattern, at] = leaf
     seen = observe(group.all("OBX"), m.type, m.observed, c, issues)
@@ -213,6 +218,7 @@ def _texts(group: Group, row: Row, at: int, c: Context) -> Texts:
     return tuple(texts)
 
 
+@lru_cache(maxsize=4096)
 def _where(row: Row, at: int) -> str:
     if not at:
         return row.where
