@@ -21,9 +21,10 @@ from werkzeug.serving import make_server
 
 from mappings import load_event
 from mappings.exact_json import dumps, loads
-from service import bulk_source, cli
+from service import cli
 from service.app import create_app
-from service.bulk_source import Lost, SourceError
+from service.bulk import source as bulk_source
+from service.bulk.source import Lost, SourceError
 from service.commands.exits import DONE, STOPPED, USAGE
 from service.opening import now
 from service.settings import Settings

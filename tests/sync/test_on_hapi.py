@@ -17,8 +17,8 @@ from werkzeug.serving import make_server
 
 from mappings.codes import definition, sid
 from mappings.exact_json import dumps, loads
-from service import bulk_source
 from service.app import create_app
+from service.bulk import source as bulk_source
 from service.cli import main
 from service.hapi_server import start_hapi
 from service.intake import load, take
