@@ -48,7 +48,7 @@ def place(text: str) -> Place:
 class Row:
     """Leaves of the event ⇄ a place; those of a list (`steps[].start`) take a segment or repetition each."""
 
-    __slots__ = ("codec", "events", "listed", "place", "required", "text", "where")
+    __slots__ = ("codec", "events", "listed", "others", "place", "required", "text", "where")
 
     def __init__(
         self, events: str | Sequence[str], text: str, codec: Codec, *, required: bool = False
@@ -58,6 +58,7 @@ class Row:
         self.codec, self.required = codec, required
         self.listed = "[]" in self.events[0]
         self.where = f"{self.place.segment}[1]-{self.place.fields[0]}"
+        self.others = "".join(f",{number}" for number in self.place.fields[1:])
 
 
 class Always:
@@ -165,6 +166,8 @@ def decode(group: Group, m: MessageMap, c: Context) -> Event:
             for pattern, leaf in zip(row.events, told, strict=True):
                 if leaf is not None:
                     leaves[pattern, at] = leaf
+                    if c.came is not None:
+                        c.came[pattern, at] = _where(row, at) + row.others, texts
     seen = observe(group.all("OBX"), m.type, m.observed, c, issues)
     if not issues:
         issues += _contradictions(group, m, leaves, seen, c)

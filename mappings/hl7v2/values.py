@@ -26,6 +26,7 @@ from .message import USUAL, Separators, escape, unescape
 from .sender import SenderMap
 
 Leaf = Any
+Texts = tuple[str, ...]
 LOCAL_SYSTEM = "99ITB"
 """Our code system in HL7 v2 (table 0396: 99 and three letters is local)."""
 NULL = '""'
@@ -33,18 +34,21 @@ NULL = '""'
 
 @dataclass(slots=True)
 class Context:
-    """Whose message it is and how it is written; `notes` is what was converted on the way, at `at`."""
+    """Whose message it is and how it is written; `notes` is what was converted on the way, at `at`.
+
+    `came` takes where each leaf that is read came from, and the texts there, for who asks (explain.py).
+    """
 
     sender: SenderMap
     separators: Separators = USUAL
     notes: list[Issue] = field(default_factory=list)
     at: str = ""
+    came: dict[tuple[str, int], tuple[str, Texts]] | None = None
 
     def note(self, path: str, rule: str, message: str) -> None:
         self.notes.append(Issue(path, rule, message))
 
 
-Texts = tuple[str, ...]
 Leaves = tuple[Leaf, ...]
 
 

@@ -44,7 +44,7 @@ LOSSES = click.option(
 )
 
 
-def _sender(path: Path | None) -> SenderMap:
+def sender_map_of(path: Path | None) -> SenderMap:
     """The `SenderMap` of a file; a usage error that names its wrong lines."""
     try:
         return SenderMap() if path is None else sender_of(path)
@@ -107,7 +107,7 @@ def hl7_to_fhir(
 
     Reads messages back to back, MLLP blocks, or a JSON string a line, and sees by itself which it is.
     """
-    way = Way(_sender(sender), original=original)
+    way = Way(sender_map_of(sender), original=original)
     with job_of(_name("hl7-to-fhir", way, sender), out, checkpoint, report) as job:
         found, after = _messages(job, file), job.mark.line
         run(job, hl7_conversion.hl7_to_fhir(found, way, _written(job, losses), after), "message")
@@ -129,7 +129,7 @@ def hl7_to_events(
     report: str | None,
 ) -> None:
     """HL7 v2 messages, in any form that hl7-to-fhir reads, to events (a line each)."""
-    way = Way(_sender(sender))
+    way = Way(sender_map_of(sender))
     with job_of(_name("hl7-to-events", way, sender), out, checkpoint, report) as job:
         found, after = _messages(job, file), job.mark.line
         run(job, hl7_conversion.hl7_to_events(found, way, _written(job, losses), after), "message")
@@ -153,7 +153,7 @@ def events_to_hl7(
     report: str | None,
 ) -> None:
     """Events (a line each) to HL7 v2 messages."""
-    way = Way(_sender(sender), frame, message or "")
+    way = Way(sender_map_of(sender), frame, message or "")
     with job_of(_name("events-to-hl7", way, sender), out, checkpoint, report) as job:
         found, after = job.lines(file), job.mark.line
         run(job, hl7_conversion.events_to_hl7(found, way, after), end=b"")
@@ -181,7 +181,7 @@ def fhir_to_hl7(
     """FHIR Bundles or resources (a line each) to HL7 v2 messages; the original where it came along."""
     if not SOURCE.fullmatch(source):
         raise click.UsageError("--source must match [a-z0-9-]{1,40}")
-    way = Way(_sender(sender), frame, message or "", source)
+    way = Way(sender_map_of(sender), frame, message or "", source)
     with job_of(_name("fhir-to-hl7", way, sender), out, checkpoint, report) as job:
         found, after = job.lines(file), job.mark.line
         run(job, hl7_conversion.fhir_to_hl7(found, way, after), end=b"")
