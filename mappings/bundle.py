@@ -15,6 +15,8 @@ from .paths import Json
 from .rows import Issue, MappingError
 from .sources import Sources
 
+_DEVICE = sid("device")
+
 
 def resources(event: Event, *, place: Place = ALONE, recorded: str | None = None) -> list[Json]:
     """The resources of one event, Provenance last; `place` is that of a dose change in its chain."""
@@ -69,6 +71,8 @@ class Around:
 
 def neighbours(event: Event, others: Sequence[Event]) -> Around:
     """Where a dose change stands in its pump's chain, and what that changes in the chain."""
+    if not others:
+        return Around()
     was = [e for e in others if e["pump"] == event["pump"]]
     rest = [e for e in was if key_of(e) != key_of(event)]
     old, new = _places(was), _places([*rest, event])
@@ -95,28 +99,27 @@ def _updates(event: Event, resource: Json, known: frozenset[str]) -> bool:
 
 
 def _bundle(entries: Iterable[tuple[Json, bool]], known: frozenset[str]) -> Json:
-    listed = list(entries)
-    within = {identity.resource_identity(r): r for r, _ in listed}
+    listed = [(identity.resource_identity(resource), resource, updates) for resource, updates in entries]
+    within = {key for key, _, _ in listed}
 
     def lookup(type: str, system: str, value: str) -> str | None:
         if (system, value) in within:
             return identity.urn(system, value)
-        if type == "Patient" or (system == sid("device") and value in known):
+        if type == "Patient" or (system == _DEVICE and value in known):
             return identity.conditional(type, system, value)
         return None
 
-    for resource, _ in listed:
+    for _, resource, _ in listed:
         identity.point_references(resource, lookup)
     return {
         "resourceType": "Bundle",
         "type": "transaction",
-        "entry": [_entry(resource, updates) for resource, updates in listed],
+        "entry": [_entry(*key, resource, updates) for key, resource, updates in listed],
     }
 
 
-def _entry(resource: Json, updates: bool) -> Json:
+def _entry(system: str, value: str, resource: Json, updates: bool) -> Json:
     type = resource["resourceType"]
-    system, value = identity.resource_identity(resource)
     if type == "Provenance":
         request = {"method": "PUT", "url": f"Provenance/{value}"}
     elif updates:

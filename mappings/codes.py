@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .paths import Path, Step, at, copy
+from .compiled import maker
+from .paths import Path, Step, at
 from .rows import Codec, Refused
 
 ITB = "https://w3id.org/itb-fhir"
@@ -197,6 +198,7 @@ BACLOFEN = {
     "text": "baclofen",
 }
 INTRATHECAL = {"coding": [{"system": SNOMED, "code": "72607000", "display": "Intrathecal route"}]}
+baclofen, intrathecal = maker(BACLOFEN), maker(INTRATHECAL)
 
 
 def definition(name: str) -> str:
@@ -253,10 +255,11 @@ def table(pairs: dict[str, str]) -> Codec:
 
 def concepts(pairs: dict[str, Any], value_set: str = "") -> Codec:
     """A word of the event ⇄ its CodeableConcept, found by any of its codings; `value_set` lists them."""
+    makers = {word: maker(concept) for word, concept in pairs.items()}
     back = {(c["system"], c["code"]): word for word, concept in pairs.items() for c in concept["coding"]}
 
     def to_fhir(word: str) -> Any:
-        return copy(pairs[word])
+        return makers[word]()
 
     def from_fhir(concept: Any) -> str:
         for coding in concept["coding"]:

@@ -16,10 +16,10 @@ from . import identity, program
 from .codes import (
     DATA_ABSENT_REASON,
     DEVICE_ACTION,
-    INTRATHECAL,
     MODES,
     definition,
     extension,
+    intrathecal,
     local,
     part,
     sid,
@@ -27,7 +27,7 @@ from .codes import (
 from .envelope import BRIDGE, Event, PumpEnvelope, Recorded, bridge_issues, is_retracted, occurred
 from .fields import Code, Part, Prose
 from .limits import LIMITS, NO_LIMITS, Limits
-from .paths import MISSING, Json, copy, take
+from .paths import MISSING, Json, take
 from .rows import Always, Derived, Group, Issue, Mapping, MappingError, Row
 from .shared_rows import REQUESTER, STATUS, SUBJECT, VERSION, claim, key
 from .sources import Sources
@@ -129,6 +129,15 @@ SESSION_ROWS = (
 )
 """Who did it, when and why, and on which pump."""
 
+CHANGE_ROWS = (
+    Derived(part(DETAIL, "doseBefore", "valueQuantity"), _dose("before"), strict=True),
+    Derived(part(DETAIL, "doseAfter", "valueQuantity"), _dose("after"), strict=True),
+    Derived(part(DETAIL, "percentChange", "valueDecimal"), percent_change, strict=True),
+    Derived(part(DETAIL, "modeBefore", "valueCode"), _mode("before"), strict=True),
+    Derived(part(DETAIL, "modeAfter", "valueCode"), _mode("after"), strict=True),
+)
+"""What the session's extension says of both programs; it must follow from them."""
+
 SESSION = Mapping(
     Always("resourceType", "Procedure"),
     claim("itb-programming-session"),
@@ -138,18 +147,9 @@ SESSION = Mapping(
     Row("status", "status", STATUS, required=True),
     Always("code", local("pump-reprogramming")),
     *SESSION_ROWS,
+    *CHANGE_ROWS,
 )
 """The Procedure but for its two programs."""
-
-CHANGE_ROWS = (
-    Derived(part(DETAIL, "doseBefore", "valueQuantity"), _dose("before"), strict=True),
-    Derived(part(DETAIL, "doseAfter", "valueQuantity"), _dose("after"), strict=True),
-    Derived(part(DETAIL, "percentChange", "valueDecimal"), percent_change, strict=True),
-    Derived(part(DETAIL, "modeBefore", "valueCode"), _mode("before"), strict=True),
-    Derived(part(DETAIL, "modeAfter", "valueCode"), _mode("after"), strict=True),
-)
-CHANGE = Mapping(*CHANGE_ROWS)
-"""What the session's extension says of both programs; it must follow from them."""
 
 PROFILES = {"segment": "itb-infusion-segment", "bolus": "itb-bolus"}
 """The profiles of the MedicationAdministrations, by kind of identifier."""
@@ -248,7 +248,7 @@ def segment(event: Event, place: Place) -> Json | None:
         "effectivePeriod": {"start": event["occurred_at"]} | ({"end": ended} if ended else {}),
         "dosage": {
             "text": program.summary(event["after"]),
-            "route": copy(INTRATHECAL),
+            "route": intrathecal(),
             "rateRatio": program.mean_rate(event["after"]),
         },
     }
@@ -269,7 +269,7 @@ def bridge_bolus(event: Event) -> Json | None:
         "medicationCodeableConcept": drug,
         "dosage": {
             "text": f"Bridge bolus: {shown_quantity(bridge['volume'])} of the previous {drug['text']}",
-            "route": copy(INTRATHECAL),
+            "route": intrathecal(),
             "dose": dose,
         },
     }
@@ -298,7 +298,7 @@ def _administration(event: Event, kind: str, status: str, mode: str) -> Json:
 
 
 def _session(event: Event) -> Json:
-    resource = _merged(SESSION.encode({"status": "final", **event}), CHANGE.encode(event))
+    resource = SESSION.encode({"status": "final", **event})
     detail = next(e for e in resource["extension"] if e["url"] == definition(DETAIL))["extension"]
     if "before" in event:
         found = {"resourceType": "MedicationRequest", "id": "before", "status": "stopped", "intent": "order"}
@@ -367,5 +367,5 @@ def decode(resource: Json, sources: Sources) -> tuple[Any, Json]:
                 [Issue(f"Procedure.extension[{DETAIL}].program{side.title()}", "reference", why)]
             )
     resource.pop("contained", None)
-    CHANGE.check(resource, event)
+    SESSION.check(resource, event)
     return event, {"Procedure": resource}

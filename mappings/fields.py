@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import date, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from marshmallow import Schema, ValidationError, fields
@@ -132,6 +133,7 @@ _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(Z|[+-]\d\d:\
 _FRACTION = re.compile(r"\.(\d+)")
 
 
+@lru_cache(maxsize=4096)
 def instant(text: str) -> datetime:
     """The aware datetime of an ISO 8601 time with offset (fractions beyond microseconds are cut)."""
     return datetime.fromisoformat(_FRACTION.sub(lambda m: f".{m.group(1)[:6]:0<6}", text))

@@ -11,17 +11,17 @@ from typing import Any
 from .codes import (
     BACLOFEN,
     DEVICE_ACTION,
-    INTRATHECAL,
     bare,
     definition,
     extension,
+    intrathecal,
     local,
     local_concepts,
     part,
 )
 from .envelope import SERIAL, SERIAL_WORDS, Event, PumpEnvelope, Recorded, Strictly, in_order
 from .fields import Code, Line, Moment, Part, Prose, Quantity
-from .paths import Json, copy
+from .paths import Json
 from .rows import Always, Codec, Derived, Group, Issue, Mapping, Refused, Row
 from .shared_rows import STATUS, SUBJECT, VERSION, claim, event_status, key, part_key
 from .sources import Sources
@@ -191,7 +191,7 @@ PRIME = Mapping(
     Derived("effectiveDateTime", lambda event: event["occurred_at"]),
     Row("pump", "device[0]", PUMP),
     Derived("dosage.text", _prime_words),
-    Derived("dosage.route", lambda event: copy(INTRATHECAL)),
+    Derived("dosage.route", lambda event: intrathecal()),
     Derived("dosage.dose", _prime_dose),
 )
 """What an EHR sees of the prime; the Procedure holds it (docs/decisions/0005)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from .codes import BACLOFEN, DOSE_RATE_TYPE, INTRATHECAL, MODE, MODES, definition, extension
+from .codes import DOSE_RATE_TYPE, MODE, MODES, baclofen, definition, extension, intrathecal
 from .envelope import Strictly
 from .fields import Code, Line, Part, Quantity, Whole, Words
 from .limits import LIMITS, Limits
@@ -18,6 +18,8 @@ from .rows import Codec, Derived, Group, Issue, Mapping, Refused, Row
 from .values import TIME_SPAN, UG, UG_PER_D, UG_PER_ML_QUANTITY, read_ucum, shown, shown_quantity, ucum
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+MIDNIGHT = {day: number * 1440 for number, day in enumerate(DAYS)}
+"""When each day begins, in minutes of the week."""
 MINUTES = {"h": 60, "min": 1, "d": 1440}
 SPAN = ("h", "min", "d")
 
@@ -99,12 +101,14 @@ def _limit_issues(program: Json, path: str, limits: Limits) -> list[Issue]:
     return found
 
 
-def _minutes(step: Json) -> list[tuple[int, Decimal]]:
+def _minutes(step: Json) -> list[tuple[int, Decimal | int]]:
     """(start, length) in minutes of the week, one for each day of the step."""
     hour, minute = step["start"].split(":")
-    length = step["duration"]["value"] * MINUTES[step["duration"]["unit"]]
+    length: Decimal | int = step["duration"]["value"] * MINUTES[step["duration"]["unit"]]
+    if length == (whole := int(length)):
+        length = whole  # nearly always, and then quick to add and compare
     start = int(hour) * 60 + int(minute)
-    return [(DAYS.index(day) * 1440 + start, length) for day in step.get("days", DAYS)]
+    return [(MIDNIGHT[day] + start, length) for day in step.get("days", DAYS)]
 
 
 def _flex_issues(program: Json, path: str, limits: Limits) -> list[Issue]:
@@ -142,7 +146,7 @@ def mean_rate(program: Json) -> Json:
 def medication(program: Json) -> Json:
     """The drug in words and code: baclofen of this concentration, for the spinal fluid."""
     from_strength = f" {shown_quantity(program['concentration'])}" if "concentration" in program else ""
-    return copy(BACLOFEN) | {"text": f"baclofen{from_strength} intrathecal solution"}
+    return baclofen() | {"text": f"baclofen{from_strength} intrathecal solution"}
 
 
 def summary(program: Json) -> str:
@@ -189,7 +193,7 @@ def _continuous(program: Json) -> Json:
     return {
         "sequence": 1,
         "text": summary(program),
-        "route": copy(INTRATHECAL),
+        "route": intrathecal(),
         "doseAndRate": [{"rateRatio": mean_rate(program)}],
     }
 
@@ -197,7 +201,10 @@ def _continuous(program: Json) -> Json:
 def _step_out(number: int, step: Json) -> Json:
     days = f" on {', '.join(step['days'])}" if "days" in step else ""
     span = shown_quantity(step["duration"])
-    repeat = _repeat(step["duration"]) | ({"dayOfWeek": list(step["days"])} if "days" in step else {})
+    repeat = _repeat(step["duration"])
+    if "days" in step:
+        repeat["dayOfWeek"] = list(step["days"])
+    repeat["timeOfDay"] = [f"{step['start']}:00"]
     calculated = {
         "type": {"coding": [{"system": DOSE_RATE_TYPE, "code": "calculated"}]},
         "rateRatio": {
@@ -209,8 +216,8 @@ def _step_out(number: int, step: Json) -> Json:
         "extension": [{"url": STEP_NUMBER, "valuePositiveInt": number}],
         "sequence": 1,
         "text": f"Step {number}: {shown_quantity(step['dose'])} over {span} from {step['start']}{days}",
-        "timing": {"repeat": repeat | {"timeOfDay": [f"{step['start']}:00"]}},
-        "route": copy(INTRATHECAL),
+        "timing": {"repeat": repeat},
+        "route": intrathecal(),
         "doseAndRate": [_ordered(step["dose"]), calculated],
     }
 
@@ -241,7 +248,7 @@ def _periodic_out(bolus: Json) -> Json:
         "sequence": 1,
         "text": f"Bolus {shown_quantity(bolus['dose'])} every {every}",
         "timing": {"repeat": repeat | period},
-        "route": copy(INTRATHECAL),
+        "route": intrathecal(),
         "doseAndRate": [_ordered(bolus["dose"])],
     }
 
@@ -276,7 +283,7 @@ def _patient_bolus_out(bolus: Json) -> Json:
     return dosage | {
         "text": ", ".join(words),
         "asNeededBoolean": True,
-        "route": copy(INTRATHECAL),
+        "route": intrathecal(),
         "doseAndRate": [_ordered(bolus["dose"])],
     }
 

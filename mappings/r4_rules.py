@@ -141,11 +141,11 @@ def _full_url(v: Json) -> bool:
             if needed and resource is not None:
                 return False
             continue
-        named = _LITERAL.match(url) if _ABSOLUTE.match(url) else None
-        if not _ABSOLUTE.match(url) or (
-            url.startswith("http")
-            and resource is not None
-            and named
+        if not _ABSOLUTE.match(url):
+            return False
+        named = _LITERAL.match(url) if url.startswith("http") and resource is not None else None
+        if (
+            named
             and named.group(1) in RESOURCE_TYPES
             and not url.endswith(f"/{resource.get('resourceType')}/{resource.get('id')}")
         ):

@@ -33,7 +33,7 @@ FRAGMENTS: dict[str, Json] = {
     "tim-9": {"properties": {"offset": False}},
     "tim-10": {"not": {"required": ["timeOfDay", "when"]}},
     "mad-1": {"anyOf": [{"required": ["dose"]}, {"required": ["rateRatio"]}, {"required": ["rateQuantity"]}]},
-    "per-1": {"r4-per-1": True},
+    "per-1": {"anyOf": [{"not": {"required": ["start", "end"]}}, {"r4-per-1": True}]},
     "absolute-uri": {"properties": {"system": {"pattern": f"^{ABSOLUTE}"}}},
     "literal-reference": {},  # see _aimed
     "reference-type": {"properties": {"type": {"enum": sorted(RESOURCE_TYPES)}}},
@@ -64,7 +64,10 @@ REGEX = jsonschema_rs.RegexOptions()
 
 @lru_cache(None)
 def compiled(type: str, nested: frozenset[tuple[str, str]], per_1: Any) -> Any:
-    """The compiled schema of a resource type; `nested` are the (datatype, rule id) of all invariants."""
+    """The compiled schema of a resource type that contains no other, or of any `Resource` that does.
+
+    `nested` are the (datatype, rule id) of all invariants.
+    """
 
     class Per1:
         def __init__(self, parent: Any, value: Any, path: Any) -> None:
@@ -80,7 +83,7 @@ def compiled(type: str, nested: frozenset[tuple[str, str]], per_1: Any) -> Any:
 
 
 def schema(type: str, nested: frozenset[tuple[str, str]]) -> Json:
-    """The JSON Schema of one resource type."""
+    """The JSON Schema of one resource type, as `compiled` takes it."""
     rules: dict[str, list[str]] = {}
     for name, id in nested:
         rules.setdefault(name, []).append(id)
@@ -92,7 +95,25 @@ def schema(type: str, nested: frozenset[tuple[str, str]]) -> Json:
             continue
         defs[name] = _any_resource() if name == "Resource" else _object(name, rules.get(name, []))
         wanted += CHECKED if name == "Resource" else [t for t in _types(name) if not _is_primitive(t)]
+    if type != "Resource":
+        _without_contained(defs)
     return {"$ref": f"#/$defs/{type}", "$defs": defs}
+
+
+def _without_contained(defs: dict[str, Json]) -> None:
+    """Let resources contain none, and no reference point inside: then it need not be looked where to (ref-1).
+
+    An entry of a Bundle may contain others still: it is left to a check of its own (`validate`).
+    """
+    for name in CHECKED:
+        defs.get(name, {}).get("properties", {}).pop("contained", None)
+    for made in defs.values():
+        if "reference" in made.get("properties", ()):
+            _narrow(made, {"properties": {"reference": {"pattern": "^[^#]"}}})
+    if "Bundle.entry" in defs:
+        entry = defs["Bundle.entry"]["properties"]
+        contains = {"type": "object", "required": ["contained"]}
+        entry["resource"] = {"if": contains, "then": True, "else": entry["resource"]}
 
 
 def _is_primitive(type: str) -> bool:
@@ -105,16 +126,11 @@ def _types(name: str) -> list[str]:
 
 def _any_resource() -> Json:
     """A resource inside another: of a checked type, and with no rules over the whole of it."""
-    branches = [
-        {"if": {"properties": {"resourceType": {"const": t}}}, "then": {"$ref": f"#/$defs/{t}"}}
-        for t in CHECKED
-    ]
-    return {
-        "type": "object",
-        "required": ["resourceType"],
-        "properties": {"resourceType": {"enum": list(CHECKED)}},
-        "allOf": branches,
-    }
+    made: Json = False
+    for type in reversed(CHECKED):
+        of_type = {"properties": {"resourceType": {"const": type}}, "required": ["resourceType"]}
+        made = {"if": of_type, "then": {"$ref": f"#/$defs/{type}"}, "else": made}
+    return {"type": "object", **made}
 
 
 def _object(name: str, rules: list[str]) -> Json:
@@ -138,9 +154,30 @@ def _object(name: str, rules: list[str]) -> Json:
     if name in CHECKED:
         properties["resourceType"] = {"const": name}
         made["minProperties"] = 2
-    fragments = [FRAGMENTS.get(id, {"not": {}}) for id in rules]
-    made |= {"properties": properties, "required": required}
-    return made | ({"allOf": [*choices, *fragments]} if choices or fragments else {})
+    made |= {"properties": properties, "required": required, "dependentRequired": {}, "allOf": choices}
+    for id in rules:
+        _narrow(made, FRAGMENTS.get(id, {"not": {}}))
+    return {keyword: said for keyword, said in made.items() if said or keyword != "allOf"}
+
+
+def _narrow(made: Json, fragment: Json) -> None:
+    """Put what the fragment says into the object's schema, so that each element is looked at once."""
+    for keyword, said in fragment.items():
+        if keyword == "properties":
+            for name, narrower in said.items():
+                if narrower is False:
+                    made["properties"].pop(name, None)
+                elif name in made["properties"]:
+                    made["properties"][name] = {"allOf": [made["properties"][name], narrower]}
+        elif keyword == "dependentRequired":
+            for name, others in said.items():
+                made[keyword][name] = sorted({*made[keyword].get(name, ()), *others})
+        elif keyword == "required":
+            made[keyword] = sorted({*made[keyword], *said})
+        elif keyword in ("minProperties", "maxProperties"):
+            made[keyword] = said
+        else:
+            made["allOf"].append({keyword: said})
 
 
 def _choice(element: str, definition: Json) -> dict[str, Json]:

@@ -32,13 +32,16 @@ def is_plainly_valid(resource: Json) -> bool:
     type = resource.get("resourceType") if isinstance(resource, dict) else None
     if type not in CHECKED:
         return False
+    schema = compiled("Resource" if "contained" in resource else type, NESTED, per_1)
     try:
-        if not compiled(type, NESTED, per_1).is_valid(resource):
+        if not schema.is_valid(resource):
             return False
     except (ValueError, TypeError, OverflowError):
         return False  # a number that JSON Schema cannot hold
     inside = [e["resource"] for e in resource.get("entry", ()) if "resource" in e]
-    return all(_whole_holds(one) for one in [resource, *inside])
+    return _whole_holds(resource) and all(
+        is_plainly_valid(one) if "contained" in one or "entry" in one else _whole_holds(one) for one in inside
+    )
 
 
 def _whole_holds(resource: Json) -> bool:
@@ -46,7 +49,7 @@ def _whole_holds(resource: Json) -> bool:
     if any(not holds(resource) for _, holds, _ in _rules_of(resource["resourceType"])):
         return False
     if "contained" not in resource:
-        return resource["resourceType"] == "Bundle" or not _local_references(resource)
+        return True
     issues: list[Issue] = []
     _whole(resource, "", issues)
     return not issues and not any(_rules_of(c["resourceType"]) for c in resource["contained"])
@@ -300,4 +303,5 @@ _LOCAL = re.compile(rb'"reference":"(#(?:[^"\\]|\\.)*)"')
 
 def _local_references(node: Json) -> set[str]:
     """Every `reference` that begins with #, at any depth; written as JSON, as that is the fastest walk."""
-    return {loads(b'"%s"' % found) for found in _LOCAL.findall(dumps(node))}
+    text = dumps(node)
+    return {loads(b'"%s"' % found) for found in _LOCAL.findall(text)} if b"#" in text else set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from . import identity
@@ -188,10 +189,17 @@ PUMP = own_reference("Device", "device")
 
 def shown(value: Decimal | int) -> str:
     """A number as people should read it: no trailing zeros, commas from 1,000 (ISMP)."""
-    plain = f"{Decimal(value):,f}"
+    plain = str(value)
+    if len(plain) > 3 or "E" in plain:
+        plain = f"{Decimal(value):,f}"
     return plain.rstrip("0").rstrip(".") if "." in plain else plain
 
 
 def shown_quantity(value: Json) -> str:
     """`2,000 mcg/mL`: mcg, never the Greek letter or `ug`, for people (ISMP)."""
-    return f"{shown(value['value'])} {value['unit'].replace('ug', 'mcg').replace('/d', '/day')}"
+    return f"{shown(value['value'])} {_unit_shown(value['unit'])}"
+
+
+@lru_cache(maxsize=256)
+def _unit_shown(unit: str) -> str:
+    return unit.replace("ug", "mcg").replace("/d", "/day")

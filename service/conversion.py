@@ -68,10 +68,14 @@ def explained(stream: Iterable[bytes], *, table: bool) -> Iterator[Converted]:
     """Where each element of each event's FHIR comes from: a table, or a JSON object an event."""
     for number, line in lines(stream):
         try:
-            told = explain.shown(load_event(loads(line)))
-            yield Converted(number, tuple(_rows(told)) if table else (dumps(told),))
+            yield Converted(number, told_in([explain.shown(load_event(loads(line)))], table=table))
         except MappingError as error:
             yield Converted(number, (), tuple(error.issues))
+
+
+def told_in(explained: Iterable[Any], *, table: bool) -> tuple[bytes, ...]:
+    """What `explain.shown` says of events, as tables or as JSON objects."""
+    return tuple(line for told in explained for line in (_rows(told) if table else (dumps(told),)))
 
 
 def _rows(told: Any) -> Iterator[bytes]:
@@ -83,7 +87,10 @@ def _rows(told: Any) -> Iterator[bytes]:
             yield f"## {last}".encode()
         where = ", ".join(element["from"]) or "-"
         value = dumps(element["value"]).decode()
-        yield f"{element['path']}\t{value}\t{where}\t{element['how']}".encode()
+        row = f"{element['path']}\t{value}\t{where}\t{element['how']}"
+        if "hl7" in element:
+            row += "\t" + (", ".join(dict.fromkeys(one["place"] for one in element["hl7"])) or "-")
+        yield row.encode()
 
 
 def from_fhir(stream: Iterable[bytes], source: str, after: int = 0) -> Iterator[Converted]:

@@ -73,14 +73,16 @@ def start_hapi(
     log_path: Path | None = None,
     search_cache_ms: int | None = None,
     allow_external_references: bool = False,
+    jobs_every_ms: int | None = None,
     load_guide: bool = True,
 ) -> HapiServer:
     """Build the server where that is due, start it on loopback, wait until it answers.
 
     With `load_guide` it has loaded our implementation guide (mappings/ig), and so knows the profiles that our
     resources claim. `port` 0 takes a free one. `db` is the path of an H2 file or a JDBC URL of H2; None keeps
-    it in memory. `search_cache_ms` None answers every search anew (HAPI's own default is 60000). Raises
-    `HapiUnavailable`.
+    it in memory. `search_cache_ms` None answers every search anew (HAPI's own default is 60000).
+    `jobs_every_ms` None goes on with jobs once a minute, as HAPI does: a bulk export then takes minutes.
+    Raises `HapiUnavailable`.
     """
     build_hapi()
     options: dict[str, object] = {
@@ -94,6 +96,8 @@ def start_hapi(
         options["igPackage"] = _guide()
     if search_cache_ms is not None:
         options["searchCacheMillis"] = search_cache_ms
+    if jobs_every_ms is not None:
+        options["jobsEveryMillis"] = jobs_every_ms
     log = log_path.open("a+") if log_path else tempfile.TemporaryFile("a+")  # noqa: SIM115 (outlives this)
     with log:
         process = subprocess.Popen(

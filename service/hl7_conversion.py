@@ -12,14 +12,14 @@ from typing import Any
 
 from mappings import MappingError, load_event
 from mappings.exact_json import dumps, lines, loads
-from mappings.hl7v2 import Message, Reading, SenderMap, parse, read, write, write_update
+from mappings.hl7v2 import Message, Reading, SenderMap, explain, parse, read, write, write_update
 from mappings.hl7v2.fhir import from_fhir, to_fhir
 from mappings.hl7v2.framing import Framed, framed
 from mappings.hl7v2.rewrite import lost
 from mappings.stream import Converter
 from mappings.validate import validate
 
-from .conversion import TEACHING, Converted
+from .conversion import TEACHING, Converted, told_in
 
 Json = Any
 Losses = Callable[[Json], None]
@@ -82,6 +82,16 @@ def _learn(converter: Converter, message: Message, way: Way) -> None:
         if event["type"] in TEACHING:
             with suppress(MappingError):
                 converter.to_fhir(event)
+
+
+def explained(found: Iterable[Framed], way: Way, *, table: bool) -> Iterator[Converted]:
+    """Where each element of the FHIR of each message comes from, down to the field of the message."""
+    for number, message, errors in _read(found, way):
+        if message is None:
+            yield errors
+            continue
+        told, reading = explain.shown(message, way.sender)
+        yield Converted(number, told_in(told, table=table), tuple(reading.errors), tuple(reading.notes))
 
 
 def events_to_hl7(stream: Iterable[bytes], way: Way, after: int = 0) -> Iterator[Converted]:

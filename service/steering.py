@@ -2,6 +2,7 @@
 
 `deliveries.CHANGES` says what there is: pause, resume, retry, cancel, skip. An endpoint is paused and resumed
 as a whole; retry, cancel and skip of an endpoint mean those of its deliveries that it makes sense for.
+`alter_endpoint` changes where an endpoint is and how it is treated.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from .store import audit, deliveries, endpoints
+from .store import audit, capabilities, deliveries, endpoints, lanes
 from .store.deliveries import CHANGES, Delivery
 from .store.endpoints import Endpoint
 from .store.keys import Caller
@@ -63,6 +64,39 @@ def change_endpoint(
     detail = f"{number} deliveries{f': {reason}' if reason else ''}"
     _audit(c, caller, action, subject, detail, now)
     return number
+
+
+def alter_endpoint(
+    c: Connection, caller: Caller, endpoint: Endpoint, wanted: Endpoint, *, now: datetime
+) -> Endpoint:
+    """Give it the URL and the options of `wanted`, which the caller has checked; the endpoint as it is then.
+
+    Raises `CannotChange` where that is not possible now.
+    """
+    names = sorted(wanted.options.keys() | endpoint.options.keys())
+    changed = [f"options.{name}" for name in names if wanted.options.get(name) != endpoint.options.get(name)]
+    if endpoint.is_hl7v2 and "options.hl7v2" in changed:
+        _check_quiet(c, endpoint)
+    if wanted.url != endpoint.url:
+        endpoints.set_url(c, endpoint.id, wanted.url)
+        capabilities.forget(c, endpoint.id)
+        changed.insert(0, "url")
+    if changed:
+        endpoints.set_options(c, endpoint.id, wanted.options)
+        # Names only: a header may hold a secret.
+        _audit(c, caller, "change", f"endpoint/{endpoint.name}", ", ".join(changed), now)
+    return wanted
+
+
+def _check_quiet(c: Connection, endpoint: Endpoint) -> None:
+    """A message whose outcome is not known is sent again, and must then be the same, byte for byte."""
+    if endpoint.enabled:
+        raise CannotChange(
+            "pause it first: a message may be under way, written by the map as it is", "enabled"
+        )
+    if lanes.is_any_held(c, endpoint.id) or deliveries.are_unclear(c, endpoint.id):
+        words = "what became of a message is not known yet, and it must be sent again as it was"
+        raise CannotChange(f"{words}: resume it until that is answered, or cancel the delivery", "under-way")
 
 
 def _check_reason(action: str, reason: str | None) -> None:

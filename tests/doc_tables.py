@@ -15,9 +15,10 @@ from mappings.hl7v2 import oru_r01
 from mappings.hl7v2.catalogue import ORU_R40, ORU_R42, RAS_O17, RDE_O11, SIU_S12
 from mappings.hl7v2.rows import MessageMap
 from mappings.ig import pages
-from service import flat, guide
+from service import guide
 from service.commands import exits
 from service.fake_ehr import faults, personality
+from service.flat import tables as flat
 from service.settings import settings_table
 
 ROOT = Path(__file__).resolve().parent.parent

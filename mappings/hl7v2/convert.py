@@ -12,15 +12,20 @@ from mappings.envelope import Event
 from mappings.rows import Issue, MappingError
 
 from .catalogue import map_for, map_of, message_name
+from .leaves import Key
 from .message import CODECS, Message, Segment, escape
-from .rows import Group, decode, encode, message_of
+from .rows import Group, MessageMap, decode, encode, message_of
 from .sender import SenderMap
 from .updates import KINDS as UPDATES
 from .updates import TRIGGERS, Update, read_update, update_segments
-from .values import Context, joined, moment_out
+from .values import Context, Texts, joined, moment_out
 
 ANYONE = SenderMap()
 """A sender of whom nothing is known: only what a message says itself is read."""
+
+
+Came = tuple[MessageMap, dict[Key, tuple[str, Texts]]]
+"""How an event was read: by which map, and each of its leaves from which place and texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +39,11 @@ class Reading:
     """What a message tells that is no event (updates.py)."""
 
 
-def read(message: Message, sender: SenderMap = ANYONE) -> Reading:
-    """The events of a message, one for each of its orders or observations; never raises."""
+def read(message: Message, sender: SenderMap = ANYONE, came: list[Came] | None = None) -> Reading:
+    """The events of a message, one for each of its orders or observations; never raises.
+
+    `came` gets, for each event, by which map and from which places it was read.
+    """
     c = Context(sender, message.separators)
     events: list[Event] = []
     errors: list[Issue] = []
@@ -51,8 +59,12 @@ def read(message: Message, sender: SenderMap = ANYONE) -> Reading:
     errors += split
     for segments in groups if not errors else ():
         group = Group(segments)
+        c.came = None if came is None else {}
         try:
-            events.append(decode(group, map_of(name, group, c), c))
+            m = map_of(name, group, c)
+            events.append(decode(group, m, c))
+            if came is not None and c.came is not None:
+                came.append((m, c.came))
         except MappingError as error:
             errors.extend(error.issues)
     return Reading(events, errors, c.notes)

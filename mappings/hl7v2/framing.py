@@ -21,6 +21,11 @@ _NEXT = re.compile(rb"[\r\n](?=(?:MSH|FHS|BHS|BTS|FTS)[^A-Za-z0-9\s])")
 _BATCH = (b"FHS", b"BHS", b"BTS", b"FTS")
 
 
+def is_hl7(head: bytes) -> bool:
+    """Whether a stream that begins so holds messages (and not, say, a JSON object a line)."""
+    return head.lstrip(BLANK).startswith((START, b"MSH", *_BATCH, b'"'))
+
+
 def messages(stream: Iterable[bytes], *, sizes: Sizes = SIZES) -> Iterator[Framed]:
     """(number from 1, the bytes of a message or why it is none), without the envelope of a batch."""
     chunks = iter(stream)

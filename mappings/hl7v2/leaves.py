@@ -135,37 +135,34 @@ def _flatten(value: Json, path: str, at: int, found: Flat) -> None:
 
 
 @lru_cache(None)
-def _steps(pattern: str) -> tuple[str, ...]:
-    return tuple(pattern.split("."))
+def _steps(pattern: str) -> tuple[tuple[tuple[str, bool], ...], str]:
+    """The parts above a leaf, each with whether it is a list, and the leaf's own name."""
+    *above, last = pattern.split(".")
+    return tuple((name.removesuffix("[]"), name.endswith("[]")) for name in above), last
 
 
 def unflat(type: str, leaves: Flat) -> Json:
     """The event (not yet checked) of these leaves; raises `MappingError` where a list has a hole."""
     event: Json = {"type": type}
+    lists: dict[str, tuple[Json, str]] = {}
     for (pattern, at), value in leaves.items():
         node = event
-        *above, last = _steps(pattern)
-        for name in above:
-            if name.endswith("[]"):
-                node = node.setdefault(name[:-2], {}).setdefault(at, {})
-            else:
-                node = node.setdefault(name, {})
+        above, last = _steps(pattern)
+        for name, listed in above:
+            holder, node = node, node.get(name)
+            if node is None:
+                node = holder[name] = {}
+                if listed:
+                    lists[pattern.partition("[]")[0]] = holder, name
+            if listed:
+                node = node.setdefault(at, {})
         node[last] = value
-    _listed(event, "")
+    for path, (holder, name) in lists.items():
+        items = holder[name]
+        if sorted(items) != list(range(len(items))):
+            raise MappingError([Issue(path, "list", "its items are not numbered 1, 2, 3, …")])
+        holder[name] = [items[at] for at in range(len(items))]
     return event
-
-
-def _listed(node: Json, path: str) -> None:
-    """Items under their positions, as `unflat` gathers them, become lists."""
-    for name, value in node.items():
-        if not isinstance(value, dict) or "unit" in value:
-            continue
-        if value and all(isinstance(key, int) for key in value):
-            if sorted(value) != list(range(len(value))):
-                raise MappingError([Issue(f"{path}{name}", "list", "its items are not numbered 1, 2, 3, …")])
-            node[name] = [value[at] for at in range(len(value))]
-        else:
-            _listed(value, f"{path}{name}.")
 
 
 __all__ = ["AS_TEXT", "Flat", "Key", "Kind", "by_code", "code_of", "flat", "leaves_of", "unflat"]

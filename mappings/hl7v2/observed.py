@@ -126,6 +126,8 @@ def observe(segments: list[Segment], type: str, how: Observed, c: Context, issue
         if key in found:
             issues.append(Issue(f"OBX[{number}]-3", "duplicate", "says one value a second time"))
         found[key] = value
+        if c.came is not None:
+            c.came[key] = f"OBX[{number}]-5", tuple(segment[5:7])
     _whole(type, found, wrong, serials, issues)
     return found
 

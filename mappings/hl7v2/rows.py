@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -47,7 +48,7 @@ def place(text: str) -> Place:
 class Row:
     """Leaves of the event ⇄ a place; those of a list (`steps[].start`) take a segment or repetition each."""
 
-    __slots__ = ("codec", "events", "listed", "place", "required", "text", "where")
+    __slots__ = ("codec", "events", "listed", "others", "place", "required", "text", "where")
 
     def __init__(
         self, events: str | Sequence[str], text: str, codec: Codec, *, required: bool = False
@@ -57,6 +58,7 @@ class Row:
         self.codec, self.required = codec, required
         self.listed = "[]" in self.events[0]
         self.where = f"{self.place.segment}[1]-{self.place.fields[0]}"
+        self.others = "".join(f",{number}" for number in self.place.fields[1:])
 
 
 class Always:
@@ -140,12 +142,16 @@ class MessageMap:
 # --- reading --------------------------------------------------------------------------------------------
 
 
+ONCE = (0,)
+
+
 def decode(group: Group, m: MessageMap, c: Context) -> Event:
     """The canonical event of a group; raises `MappingError`, its issues at fields (`RXA[1]-6`)."""
     issues = _repeated(group, m)
     leaves: Flat = {}
     for row in m.rows:
-        for at in range(_count(group, row, c)) if row.listed else (0,):
+        read = row.codec.from_hl7
+        for at in range(_count(group, row, c)) if row.listed else ONCE:
             texts = _texts(group, row, at, c)
             if not any(texts):
                 if row.required:
@@ -153,13 +159,15 @@ def decode(group: Group, m: MessageMap, c: Context) -> Event:
                 continue
             c.at = _where(row, at)
             try:
-                read = row.codec.from_hl7(texts, c)
+                told = read(texts, c)
             except Refused as error:
-                issues.append(Issue(_where(row, at), error.rule, str(error)))
+                issues.append(Issue(c.at, error.rule, str(error)))
                 continue
-            for pattern, leaf in zip(row.events, read, strict=True):
+            for pattern, leaf in zip(row.events, told, strict=True):
                 if leaf is not None:
                     leaves[pattern, at] = leaf
+                    if c.came is not None:
+                        c.came[pattern, at] = _where(row, at) + row.others, texts
     seen = observe(group.all("OBX"), m.type, m.observed, c, issues)
     if not issues:
         issues += _contradictions(group, m, leaves, seen, c)
@@ -213,6 +221,7 @@ def _texts(group: Group, row: Row, at: int, c: Context) -> Texts:
     return tuple(texts)
 
 
+@lru_cache(maxsize=4096)
 def _where(row: Row, at: int) -> str:
     if not at:
         return row.where

@@ -26,6 +26,7 @@ from .message import USUAL, Separators, escape, unescape
 from .sender import SenderMap
 
 Leaf = Any
+Texts = tuple[str, ...]
 LOCAL_SYSTEM = "99ITB"
 """Our code system in HL7 v2 (table 0396: 99 and three letters is local)."""
 NULL = '""'
@@ -33,18 +34,21 @@ NULL = '""'
 
 @dataclass(slots=True)
 class Context:
-    """Whose message it is and how it is written; `notes` is what was converted on the way, at `at`."""
+    """Whose message it is and how it is written; `notes` is what was converted on the way, at `at`.
+
+    `came` takes where each leaf that is read came from, and the texts there, for who asks (explain.py).
+    """
 
     sender: SenderMap
     separators: Separators = USUAL
     notes: list[Issue] = field(default_factory=list)
     at: str = ""
+    came: dict[tuple[str, int], tuple[str, Texts]] | None = None
 
     def note(self, path: str, rule: str, message: str) -> None:
         self.notes.append(Issue(path, rule, message))
 
 
-Texts = tuple[str, ...]
 Leaves = tuple[Leaf, ...]
 
 
@@ -187,9 +191,12 @@ def _offset_seconds(naive: datetime, zone: ZoneInfo) -> int | None:
 MOMENT = single(moment_out, moment_in)
 
 
+_DATE = re.compile(r"\d{4}(?:\d\d){1,2}")
+
+
 def day_in(text: str, c: Context) -> str:
     """The date of a DT (or of a DTM that says no more); to the month where it is cut there."""
-    if not re.fullmatch(r"\d{4}(?:\d\d){1,2}", text):
+    if not _DATE.fullmatch(text):
         raise Refused("date", "must be a date such as 20270930, without a time")
     return "-".join(part for part in (text[:4], text[4:6], text[6:8]) if part)
 
@@ -197,8 +204,11 @@ def day_in(text: str, c: Context) -> str:
 DAY = single(lambda value, c: value.replace("-", ""), day_in, exact=True)
 
 
+_CLOCK = re.compile(r"\d{4}(?:00)?")
+
+
 def clock_in(text: str, c: Context) -> str:
-    if not re.fullmatch(r"\d{4}(?:00)?", text):
+    if not _CLOCK.fullmatch(text):
         raise Refused("time", "must be a time of the pump's clock to the minute, such as 0600")
     return f"{text[:2]}:{text[2:4]}"
 
@@ -209,6 +219,7 @@ CLOCK = single(lambda value, c: value.replace(":", ""), clock_in, exact=True)
 # --- numbers and units ----------------------------------------------------------------------------------
 
 _NUMBER = re.compile(r"[+-]?\d{1,24}(?:\.\d{1,24})?")
+_WHOLE = re.compile(r"-?\d{1,12}")
 
 
 def number_in(text: str) -> Decimal:
@@ -219,7 +230,7 @@ def number_in(text: str) -> Decimal:
 
 
 def whole_in(text: str, c: Context) -> int:
-    if not re.fullmatch(r"-?\d{1,12}", text):
+    if not _WHOLE.fullmatch(text):
         raise Refused("number", "must be a whole number")
     return int(text)
 

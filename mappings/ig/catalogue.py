@@ -203,7 +203,7 @@ PROFILES = (
         "Programming of the pump",
         "The session in which a program was changed, or the pump stopped: dose before and after, change in "
         "percent, and both programs.",
-        (dose_change.SESSION, dose_change.CHANGE),
+        (dose_change.SESSION,),
         (
             says(part("itb-dose-change", "programBefore", "valueReference"), "before"),
             says(part("itb-dose-change", "programAfter", "valueReference"), "after", required=True),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,16 +17,20 @@ from mappings.envelope import Strictly
 from mappings.fields import Flag, Line, Part, Strict, Whole, Words, refuse
 from mappings.hl7v2 import sender_map
 from service.problems import Refused
-from service.steering import change_endpoint
+from service.steering import CannotChange, alter_endpoint, change_endpoint
 from service.store import audit, deliveries, drift, endpoints, gates
 from service.store.drift import Run
 from service.store.endpoints import Endpoint
+from service.store.engine import Store
+from service.store.keys import Caller
 from service.store.times import stamp
 from service.sync import capability, survey
 from service.sync.capability import Matrix
 from service.sync.gate import Gate
 from service.sync.messages import map_of
+from service.sync.moved import why_not_the_same
 from service.sync.scorecard import message_card, scorecard
+from service.sync.worker import connect
 from service.web import Blueprint, answer, caller, services
 
 from . import described
@@ -144,11 +151,52 @@ class NewEndpoint(Strictly):
     backfill = Flag()
 
     def whole(self, data: Any) -> None:
-        options, scheme = data.get("options", {}), urlsplit(data["url"]).scheme
-        if any(name in options for name in FILES) and scheme != "mllps":
-            raise refuse("url", f"{', '.join(FILES)} are for an mllps:// receiver")
-        if scheme not in ("mllp", "mllps") and options.keys() & {"hl7v2", "sender", "answer_seconds"}:
-            raise refuse("url", "hl7v2, sender and answer_seconds are for an mllp:// receiver")
+        if why := misfit(data["url"], data.get("options", {})):
+            raise refuse("url", why)
+
+
+class EndpointChange(Strictly):
+    """What to change of an endpoint; what is not named stays. `headers` and lists are replaced whole."""
+
+    url = EndpointUrl(most=2000, metadata={"description": "where the same EHR is found now"})
+    options = Part(Options())
+    defaults = Words(
+        *Options().fields, metadata={"description": "options that are to be as if they had never been given"}
+    )
+
+
+def misfit(url: str, options: Json) -> str | None:
+    """Why these options do not go with this kind of URL: they would do nothing, without a word."""
+    scheme = urlsplit(url).scheme
+    if any(name in options for name in FILES) and scheme != "mllps":
+        return f"{', '.join(FILES)} are for an mllps:// receiver"
+    if scheme not in ("mllp", "mllps") and options.keys() & {"hl7v2", "sender", "answer_seconds"}:
+        return "hl7v2, sender and answer_seconds are for an mllp:// receiver"
+    return None
+
+
+def apply_change(
+    store: Store, who: Caller, found: Endpoint, change: Json, clock: Callable[[], datetime]
+) -> Endpoint:
+    """The endpoint, changed; raises `CannotChange`. Another URL is asked whether it is the same EHR's."""
+    url = change.get("url", found.url).rstrip("/")
+    kept = {name: v for name, v in found.options.items() if name not in change.get("defaults", ())}
+    options = endpoints.DEFAULT_OPTIONS | kept | change.get("options", {})
+    wanted = replace(found, url=url, options=options)
+    if wanted.is_hl7v2 is not found.is_hl7v2:
+        raise CannotChange("a FHIR server and a receiver of HL7 v2 are two endpoints: add the other", "kind")
+    if why := misfit(url, options):
+        raise CannotChange(why, "url")
+    if url != found.url and not wanted.is_hl7v2 and (why := why_not_the_same(store, connect(wanted), found)):
+        raise CannotChange(f"{url} is not known to be the same EHR: {why}", "another-server")
+    with store.write() as c:
+        now_there = endpoints.by_id(c, found.id)
+        if now_there is None or not now_there.is_as(found):
+            raise CannotChange("somebody else has changed it meanwhile: look at it again", "changed")
+        others = [one for one in endpoints.every(c, who.tenant_id) if one.id != found.id]
+        if endpoints.of_sender(others, options.get("sender", "")) is not None:
+            raise CannotChange("another endpoint is this sender's", "sender-taken")
+        return alter_endpoint(c, who, now_there, replace(now_there, url=url, options=options), now=clock())
 
 
 def shown(endpoint: Endpoint, matrix: Matrix | None = None, run: Run | None = None) -> Json:
@@ -227,6 +275,20 @@ def get_endpoint(name: str) -> Response:
     with services().store.read() as c:
         found = _named(c, name)
     return answer(_one(found))
+
+
+@blueprint.route("/<name>", methods=["PATCH"])
+@blueprint.arguments(EndpointChange())
+@blueprint.doc(responses=described.answers(400, 404, 409, 413, 415, 422, ok="Endpoint"))
+def change_options(change: Json, name: str) -> Response:
+    """Change where an EHR is found and how it is treated; what was delivered and read stays known."""
+    made = services()
+    with made.store.read() as c:
+        found = _named(c, name)
+    try:
+        return answer(_one(apply_change(made.store, caller(), found, change, made.clock)))
+    except CannotChange as error:
+        raise Refused(409, str(error), rule=error.rule, path="$") from None
 
 
 @blueprint.route("/<name>/scorecard", methods=["GET"])

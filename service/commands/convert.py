@@ -103,13 +103,13 @@ def run(job: Job, results: Iterator[conversion.Converted], what: str = "line", e
     job.finish()
 
 
-def shown(results: Iterator[conversion.Converted]) -> None:
+def shown(results: Iterator[conversion.Converted], what: str = "line") -> None:
     """Print results that are for reading, and end with the status of a conversion."""
     failed = False
     for result in results:
         for line in result.out:
             sys.stdout.buffer.write(line + b"\n")
-        said(result.line, [*result.errors, *result.notes])
+        said(result.line, [*result.errors, *result.notes], what)
         failed = failed or bool(result.errors)
     sys.stdout.buffer.flush()
     sys.exit(REFUSED if failed else 0)

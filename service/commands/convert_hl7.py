@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import click
 
@@ -17,6 +17,7 @@ from mappings.hl7v2.framing import FRAMES, Framed, messages
 from mappings.identity import SOURCE
 from mappings.paths import Json
 from service import hl7_conversion
+from service.conversion import Converted
 from service.hl7_conversion import Losses, Way
 from service.progress import pieces
 from service.senders import sender_of
@@ -37,14 +38,44 @@ FRAME = click.option(
     help="how messages stand in the output: back to back, in MLLP blocks, or a JSON string a line",
 )
 MESSAGE = click.option("--message", type=click.Choice(CHOICES), help="another message than that of the type")
+SOURCE_OF = click.option(
+    "--source", default="fhir", show_default=True, help="source of records that were not ours"
+)
 LOSSES = click.option(
     "--losses",
     type=click.Path(dir_okay=False, path_type=Path),
     help="the file to write what of each message does not come back to, as JSON, a line a message",
 )
 
+ORIGINAL = click.option(
+    "--original/--no-original",
+    default=True,
+    show_default=True,
+    help="carry a message along as a Binary where its events do not say all of it",
+)
+Ends = dict[str, Any]
+"""Where a job writes: `out`, `checkpoint` and `report`, as `job_of` takes them."""
+Results = Callable[[Job, int], Iterator[Converted]]
+"""What a job converts, behind the first so many that were converted before."""
+FILE = click.argument("file", type=click.File("rb", lazy=False), default="-")
+Command = Callable[..., None]
+Option = Callable[[Command], Command]
 
-def _sender(path: Path | None) -> SenderMap:
+
+def conversion(*options: Option) -> Option:
+    """What each conversion takes: FILE, `--sender`, the `options`, and where its job writes (`ends`)."""
+
+    every: tuple[Option, ...] = (FILE, SENDER, *options, OUT, CHECKPOINT, REPORT)
+
+    def taking(command: Command) -> Command:
+        for option in reversed(every):
+            command = option(command)
+        return command
+
+    return taking
+
+
+def sender_map_of(path: Path | None) -> SenderMap:
     """The `SenderMap` of a file; a usage error that names its wrong lines."""
     try:
         return SenderMap() if path is None else sender_of(path)
@@ -64,10 +95,14 @@ def _written(job: Job, path: Path | None) -> Losses | None:
     return write
 
 
-def _name(command: str, way: Way, path: Path | None) -> str:
-    """The job, and all that its output depends on: a checkpoint is of no other."""
-    how = hashlib.sha256(path.read_bytes()).hexdigest() if path is not None else ""
-    return f"convert {command} --{way.frame} {way.message} {way.source} {way.original} {how}"
+def _convert(
+    command: str, way: Way, sender: Path | None, ends: Ends, results: Results, **written: Any
+) -> None:
+    """Run `results` as a job; its name holds all that its output depends on: a checkpoint is of no other."""
+    how = hashlib.sha256(sender.read_bytes()).hexdigest() if sender is not None else ""
+    name = f"convert {command} --{way.frame} {way.message} {way.source} {way.original} {how}"
+    with job_of(name, **ends) as job:
+        run(job, results(job, job.mark.line), **written)
 
 
 def _messages(job: Job, file: BinaryIO) -> Iterable[Framed]:
@@ -82,109 +117,60 @@ def _said(found: Framed) -> bytes:
 
 
 @click.command("hl7-to-fhir")
-@click.argument("file", type=click.File("rb", lazy=False), default="-")
-@SENDER
-@LOSSES
-@OUT
-@CHECKPOINT
-@REPORT
-@click.option(
-    "--original/--no-original",
-    default=True,
-    show_default=True,
-    help="carry a message along as a Binary where its events do not say all of it",
-)
+@conversion(LOSSES, ORIGINAL)
 def hl7_to_fhir(
-    file: BinaryIO,
-    sender: Path | None,
-    losses: Path | None,
-    out: Path | None,
-    checkpoint: Path | None,
-    report: str | None,
-    original: bool,
+    file: BinaryIO, sender: Path | None, losses: Path | None, original: bool, **ends: Any
 ) -> None:
     """HL7 v2 messages to FHIR transaction Bundles (a line each).
 
     Reads messages back to back, MLLP blocks, or a JSON string a line, and sees by itself which it is.
     """
-    way = Way(_sender(sender), original=original)
-    with job_of(_name("hl7-to-fhir", way, sender), out, checkpoint, report) as job:
-        found, after = _messages(job, file), job.mark.line
-        run(job, hl7_conversion.hl7_to_fhir(found, way, _written(job, losses), after), "message")
+    way = Way(sender_map_of(sender), original=original)
+
+    def results(job: Job, after: int) -> Iterator[Converted]:
+        return hl7_conversion.hl7_to_fhir(_messages(job, file), way, _written(job, losses), after)
+
+    _convert("hl7-to-fhir", way, sender, ends, results, what="message")
 
 
 @click.command("hl7-to-events")
-@click.argument("file", type=click.File("rb", lazy=False), default="-")
-@SENDER
-@LOSSES
-@OUT
-@CHECKPOINT
-@REPORT
-def hl7_to_events(
-    file: BinaryIO,
-    sender: Path | None,
-    losses: Path | None,
-    out: Path | None,
-    checkpoint: Path | None,
-    report: str | None,
-) -> None:
+@conversion(LOSSES)
+def hl7_to_events(file: BinaryIO, sender: Path | None, losses: Path | None, **ends: Any) -> None:
     """HL7 v2 messages, in any form that hl7-to-fhir reads, to events (a line each)."""
-    way = Way(_sender(sender))
-    with job_of(_name("hl7-to-events", way, sender), out, checkpoint, report) as job:
-        found, after = _messages(job, file), job.mark.line
-        run(job, hl7_conversion.hl7_to_events(found, way, _written(job, losses), after), "message")
+    way = Way(sender_map_of(sender))
+
+    def results(job: Job, after: int) -> Iterator[Converted]:
+        return hl7_conversion.hl7_to_events(_messages(job, file), way, _written(job, losses), after)
+
+    _convert("hl7-to-events", way, sender, ends, results, what="message")
 
 
 @click.command("events-to-hl7")
-@click.argument("file", type=click.File("rb", lazy=False), default="-")
-@SENDER
-@FRAME
-@MESSAGE
-@OUT
-@CHECKPOINT
-@REPORT
-def events_to_hl7(
-    file: BinaryIO,
-    sender: Path | None,
-    frame: str,
-    message: str | None,
-    out: Path | None,
-    checkpoint: Path | None,
-    report: str | None,
-) -> None:
+@conversion(FRAME, MESSAGE)
+def events_to_hl7(file: BinaryIO, sender: Path | None, frame: str, message: str | None, **ends: Any) -> None:
     """Events (a line each) to HL7 v2 messages."""
-    way = Way(_sender(sender), frame, message or "")
-    with job_of(_name("events-to-hl7", way, sender), out, checkpoint, report) as job:
-        found, after = job.lines(file), job.mark.line
-        run(job, hl7_conversion.events_to_hl7(found, way, after), end=b"")
+    way = Way(sender_map_of(sender), frame, message or "")
+
+    def results(job: Job, after: int) -> Iterator[Converted]:
+        return hl7_conversion.events_to_hl7(job.lines(file), way, after)
+
+    _convert("events-to-hl7", way, sender, ends, results, end=b"")
 
 
 @click.command("fhir-to-hl7")
-@click.argument("file", type=click.File("rb", lazy=False), default="-")
-@SENDER
-@FRAME
-@MESSAGE
-@OUT
-@CHECKPOINT
-@REPORT
-@click.option("--source", default="fhir", show_default=True, help="source of records that were not ours")
+@conversion(FRAME, MESSAGE, SOURCE_OF)
 def fhir_to_hl7(
-    file: BinaryIO,
-    sender: Path | None,
-    frame: str,
-    message: str | None,
-    out: Path | None,
-    checkpoint: Path | None,
-    report: str | None,
-    source: str,
+    file: BinaryIO, sender: Path | None, frame: str, message: str | None, source: str, **ends: Any
 ) -> None:
     """FHIR Bundles or resources (a line each) to HL7 v2 messages; the original where it came along."""
     if not SOURCE.fullmatch(source):
         raise click.UsageError("--source must match [a-z0-9-]{1,40}")
-    way = Way(_sender(sender), frame, message or "", source)
-    with job_of(_name("fhir-to-hl7", way, sender), out, checkpoint, report) as job:
-        found, after = job.lines(file), job.mark.line
-        run(job, hl7_conversion.fhir_to_hl7(found, way, after), end=b"")
+    way = Way(sender_map_of(sender), frame, message or "", source)
+
+    def results(job: Job, after: int) -> Iterator[Converted]:
+        return hl7_conversion.fhir_to_hl7(job.lines(file), way, after)
+
+    _convert("fhir-to-hl7", way, sender, ends, results, end=b"")
 
 
 COMMANDS = (hl7_to_fhir, hl7_to_events, events_to_hl7, fhir_to_hl7)

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+import io
 import sys
-from typing import BinaryIO
+from pathlib import Path
+from typing import BinaryIO, cast
 
 import click
 
 from mappings.exact_json import dumps, lines
-from service import conversion
-from service.progress import counted
+from mappings.hl7v2.framing import is_hl7, messages
+from service import conversion, hl7_conversion
+from service.progress import counted, pieces
 
 from . import convert
+from .convert_hl7 import SENDER, sender_map_of
 
 
 @click.command()
 @click.argument("file", type=click.File("rb", lazy=False), default="-")
 @click.option("--json", "as_json", is_flag=True, help="a JSON object an event instead of a table")
-def explain(file: BinaryIO, as_json: bool) -> None:
-    """Say where each element of the FHIR of each event (a line each) comes from.
+@SENDER
+def explain(file: BinaryIO, as_json: bool, sender: Path | None) -> None:
+    """Say where each element of the FHIR of each event (a line each), or of each HL7 v2 message, comes from.
 
-    Columns: the element, its value, the event field it comes from, and what was done to it.
+    Columns: the element, its value, the event field it comes from, what was done to it, and of a message the
+    fields that told it.
     """
-    convert.shown(conversion.explained(counted(file), table=not as_json))
+    source = io.BufferedReader(cast(io.RawIOBase, file))
+    if is_hl7(source.peek()):
+        found, way = messages(pieces(source)), hl7_conversion.Way(sender_map_of(sender))
+        convert.shown(hl7_conversion.explained(found, way, table=not as_json), "message")
+    else:
+        convert.shown(conversion.explained(counted(source), table=not as_json))
 
 
 @click.command()

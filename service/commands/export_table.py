@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 
 from mappings import Issue
-from service import flat
-from service.flat_files import FORMATS, TableFile, Unfit
+from service.flat import tables as flat
+from service.flat.files import FORMATS, TableFile, Unfit
 from service.opening import TENANT
 from service.progress import advancing
 

@@ -17,8 +17,8 @@ from mappings import Issue, MappingError
 from mappings.event import identity
 from mappings.exact_json import dumps, loads
 from mappings.identity import SOURCE
-from service import bulk_reading
-from service.bulk_source import SilentError, Source, SourceError, source_of
+from service.bulk import reading as bulk_reading
+from service.bulk.source import SilentError, Source, SourceError, source_of
 from service.intake import Loaded
 from service.opening import TENANT, now
 from service.progress import advancing, waiting

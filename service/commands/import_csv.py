@@ -10,9 +10,10 @@ from typing import BinaryIO
 import click
 
 from mappings import Issue, MappingError
-from service import csv_map, csv_rows
-from service.csv_map import OWN_COLUMNS, CsvMap
-from service.csv_rows import Row
+from service.csv import columns as csv_map
+from service.csv import rows as csv_rows
+from service.csv.columns import OWN_COLUMNS, CsvMap
+from service.csv.rows import Row
 from service.intake import Loaded, Result
 
 from .checkpoint import Output

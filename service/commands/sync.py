@@ -59,7 +59,7 @@ def sync(endpoint: str | None, accept_deletions: bool, bulk: bool, dry_run: bool
 
 def _load(job: Job, store: Any, endpoint: Any) -> None:
     """The first load by bulk export; where there is none, the sync that follows reads page by page."""
-    from service.bulk_source import SilentError, SourceError
+    from service.bulk.source import SilentError, SourceError
     from service.sync import first_load
     from service.sync.ehr import EhrError
     from service.sync.worker import connect

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from .tables import capabilities
 from .times import stamp
@@ -34,3 +34,8 @@ def save(c: Connection, tenant_id: int, endpoint_id: int, matrix: str, *, now: d
     known = capabilities.c.endpoint_id == endpoint_id
     if c.execute(update(capabilities).where(known).values(values)).rowcount == 0:
         c.execute(insert(capabilities).values(endpoint_id=endpoint_id, tenant_id=tenant_id, **values))
+
+
+def forget(c: Connection, endpoint_id: int) -> None:
+    """Nothing is known of it any more."""
+    c.execute(delete(capabilities).where(capabilities.c.endpoint_id == endpoint_id))

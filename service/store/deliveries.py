@@ -207,6 +207,16 @@ def are_going(c: Connection, endpoint_id: int, lane: str) -> bool:
     return c.execute(query.limit(1)).first() is not None
 
 
+def are_unclear(c: Connection, endpoint_id: int) -> bool:
+    """Whether of any that waits it is not known what became of its last try."""
+    query = select(deliveries.c.id).where(
+        deliveries.c.endpoint_id == endpoint_id,
+        deliveries.c.status.in_(WAITING),
+        deliveries.c.failure == "Ambiguous",
+    )
+    return c.execute(query.limit(1)).first() is not None
+
+
 def of_event(c: Connection, event_seq: int) -> list[Delivery]:
     """Every delivery of one version of a record."""
     query = select(deliveries).where(deliveries.c.event_seq == event_seq).order_by(deliveries.c.id)

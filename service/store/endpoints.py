@@ -50,6 +50,10 @@ class Endpoint:
         """Whether it is told by HL7 v2 messages: nothing can be asked of it or read from it."""
         return self.url.startswith(HL7V2_SCHEMES)
 
+    def is_as(self, other: Endpoint) -> bool:
+        """Whether it is where the other is, and is treated as that."""
+        return (self.id, self.url, self.options) == (other.id, other.url, other.options)
+
 
 def add(
     c: Connection, tenant_id: int, name: str, url: str, options: dict[str, Any], *, now: datetime
@@ -100,6 +104,11 @@ def of_sender(known: Iterable[Endpoint], sender: str) -> Endpoint | None:
 def set_enabled(c: Connection, endpoint_id: int, enabled: bool) -> None:
     """Pause or resume."""
     c.execute(update(endpoints).where(endpoints.c.id == endpoint_id).values(enabled=enabled))
+
+
+def set_url(c: Connection, endpoint_id: int, url: str) -> None:
+    """Where it is from now on."""
+    c.execute(update(endpoints).where(endpoints.c.id == endpoint_id).values(url=url.rstrip("/")))
 
 
 def set_options(c: Connection, endpoint_id: int, options: dict[str, Any]) -> None:

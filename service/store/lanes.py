@@ -106,6 +106,12 @@ def due(c: Connection, endpoint_id: int, *, now: datetime, most: int, lane: str 
     return len(_free(c, endpoint_id, now, lane, most))
 
 
+def is_any_held(c: Connection, endpoint_id: int) -> bool:
+    """Whether somebody works on a lane of the endpoint, or died while at it and nobody has taken it since."""
+    query = select(lanes.c.lane).where(lanes.c.endpoint_id == endpoint_id, lanes.c.owner.is_not(None))
+    return c.execute(query.limit(1)).first() is not None
+
+
 def next_due(c: Connection, endpoint_id: int) -> str | None:
     """When (a stamp) the first lane that nobody holds for longer is due."""
     query = select(lanes.c.due_at).where(lanes.c.endpoint_id == endpoint_id, lanes.c.due_at.is_not(None))

@@ -121,6 +121,12 @@ def set_deleted(c: Connection, endpoint_id: int, resource_type: str, remote_id: 
     )
 
 
+def newest(c: Connection, endpoint_id: int, *, limit: int) -> list[Link]:
+    """The links made last, of what was not found deleted."""
+    query = select(links).where(links.c.endpoint_id == endpoint_id, links.c.deleted_at.is_(None))
+    return [_link(row) for row in c.execute(query.order_by(links.c.id.desc()).limit(limit))]
+
+
 def count(c: Connection, endpoint_id: int) -> int:
     """How many resources of the EHR are linked and not deleted there."""
     query = select(func.count()).select_from(links)

@@ -21,9 +21,9 @@ from service.store.engine import Store
 from service.telemetry import make_log
 
 from .outbox import Keeper, step
-from .patient_cache import Patients
+from .patient_cache import Patients, patients_of
 from .turns import Turns
-from .worker import Link, Runner, link_to, step_name, way_by
+from .worker import Link, Links, Runner, link_to, step_name, way_by
 
 CONCURRENCY = 4
 SWEEP_S = 2.0
@@ -82,23 +82,25 @@ class Spread:
                 endpoint = endpoints.by_id(c, endpoint_id)
             if endpoint is None:
                 return
-            patients = self._patients.setdefault(endpoint.id, Patients(endpoint, self._now))
-            route = way_by(self._link(endpoint), self._store, endpoint, patients, self._now)
+            patients = patients_of(endpoint, self._patients, self._now)
+            route = way_by(self._links().to(endpoint), self._store, endpoint, patients, self._now)
             while not self._stop.is_set() and step(route, self._keeper, step_name(), lane=lane) is not None:
                 pass
         except Exception:
             log.exception("job failed", endpoint=endpoint_id)  # the sweep makes another
 
-    def _link(self, endpoint: Endpoint) -> Link:
-        """The connection of this thread: it is no two threads' at once."""
-        known: dict[int, tuple[Endpoint, Link]] = self._local.__dict__.setdefault("links", {})
-        was, link = known.get(endpoint.id, (None, None))
-        if was is None or link is None or (was.url, was.options) != (endpoint.url, endpoint.options):
-            turns = self._turns.setdefault(endpoint.id, Turns(endpoint.options["parallel"]))
-            turns.allow(endpoint.options["parallel"])
-            link = link_to(endpoint, self._store, self._now, turns)
-            known[endpoint.id] = (endpoint, link)
-        return link
+    def _links(self) -> Links[Link]:
+        """The connections of this thread: none is two threads' at once."""
+        made: Links[Link] | None = getattr(self._local, "links", None)
+        if made is None:
+            made = self._local.links = Links(self._link_to)
+        return made
+
+    def _link_to(self, endpoint: Endpoint) -> Link:
+        parallel = endpoint.options["parallel"]
+        turns = self._turns.setdefault(endpoint.id, Turns(parallel))
+        turns.allow(parallel)
+        return link_to(endpoint, self._store, self._now, turns)
 
     def _sweep(self) -> None:
         while not self._stop.is_set():

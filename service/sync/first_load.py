@@ -16,7 +16,7 @@ from typing import Any
 from mappings import MappingError
 from mappings.exact_json import dumps
 from mappings.exact_json import loads as read_json
-from service.bulk_source import Lost, Server, SourceError, kick_off
+from service.bulk.source import Lost, Server, SourceError, kick_off
 from service.progress import advancing, waiting
 from service.store import audit, endpoints, loads, positions
 from service.store.endpoints import Endpoint

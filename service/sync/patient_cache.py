@@ -32,6 +32,10 @@ class Patients:
         self._lock = threading.Lock()
         self._found: dict[Name, tuple[str, datetime]] = {}
 
+    def are_of(self, endpoint: Endpoint) -> bool:
+        """Whether what was found holds for the endpoint as it is now."""
+        return endpoint.is_as(self._endpoint)
+
     def known(self, name: Name) -> str | None:
         """`Patient/id`, while it is believed."""
         with self._lock:
@@ -65,6 +69,14 @@ class Patients:
                     self._found.clear()
                 self._found[name] = (f"Patient/{id}", until)
         return answer
+
+
+def patients_of(endpoint: Endpoint, known: dict[int, Patients], now: Callable[[], datetime]) -> Patients:
+    """Those in `known`; new ones there, once the endpoint was given another URL or other options."""
+    found = known.get(endpoint.id)
+    if found is None or not found.are_of(endpoint):
+        found = known[endpoint.id] = Patients(endpoint, now)
+    return found
 
 
 def _made(ehr: Ehr, name: Name) -> str:

@@ -93,7 +93,7 @@ class Wanted:
         return has_more and self.woven is None and not self.is_there
 
     @cached_property
-    def references(self) -> list[Json]:
+    def references(self) -> list[identity.Named]:
         """The References in what is written that are our word, not what others added."""
         ours = identity.references(self.resource)
         if self.woven is None:

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from service.mllp.client import TIMEOUT_S, MllpClient, Tls
@@ -24,7 +24,7 @@ from .gate import Gate, call
 from .messages import Line
 from .outbox import LEASE, Keeper, Way, step
 from .owner import is_gone, process_name
-from .patient_cache import Patients
+from .patient_cache import Patients, patients_of
 from .pull import NOT_BELIEVED, pull, read_waiting
 from .push import Route
 from .turns import Turns
@@ -109,6 +109,28 @@ def link_to(
 ) -> Link:
     """The connection that an endpoint's URL asks for; `turns` of `HttpEhr`."""
     return dial(endpoint, store, now) if endpoint.is_hl7v2 else connect(endpoint, store, now, turns)
+
+
+AnyLink = TypeVar("AnyLink", bound=HttpEhr | MllpClient)
+
+
+class Links(Generic[AnyLink]):
+    """The connections of one thread: each is made when it is first needed, and anew once its endpoint was
+    given another URL or other options."""
+
+    def __init__(self, make: Callable[[Endpoint], AnyLink]) -> None:
+        self._make = make
+        self._known: dict[int, tuple[Endpoint, AnyLink]] = {}
+
+    def to(self, endpoint: Endpoint) -> AnyLink:
+        """The connection to this endpoint as it is now."""
+        was, link = self._known.get(endpoint.id, (None, None))
+        if was is None or link is None or not endpoint.is_as(was):
+            if isinstance(link, MllpClient):
+                link.close()
+            link = self._make(endpoint)
+            self._known[endpoint.id] = (endpoint, link)
+        return link
 
 
 def way_by(
@@ -221,7 +243,7 @@ class Runner:
                 with self._store.read() as c:
                     known = endpoints.every(c)
                 for endpoint in known:
-                    self._patients.setdefault(endpoint.id, Patients(endpoint, self._now))
+                    patients_of(endpoint, self._patients, self._now)
                     parallel = endpoint.options["parallel"]
                     self._turns.setdefault(endpoint.id, Turns(parallel)).allow(parallel)
                     for number in range(side_by_side(endpoint) if self._delivers else 0):
@@ -245,12 +267,20 @@ class Runner:
             found = endpoints.by_id(c, id)
         return found if found is not None and found.enabled else None
 
+    def _has_changed(self, endpoint: Endpoint) -> bool:
+        """Whether it was paused, or given another URL or other options, since it was read."""
+        try:
+            found = self._endpoint(endpoint.id)
+        except Exception:  # no database to ask: the next round says so
+            return False
+        return found is None or not found.is_as(endpoint)
+
     def _tend(self, id: int) -> None:
-        ehr: HttpEhr | None = None
+        ehrs = Links(lambda endpoint: connect(endpoint, self._store, self._now))
         while not self._stop.is_set():
             endpoint = self._endpoint(id)
             if endpoint is not None:
-                ehr = ehr or connect(endpoint, self._store, self._now)
+                ehr = ehrs.to(endpoint)
                 try:
                     self._alone("upkeep", endpoint, partial(tend, self._store, ehr, endpoint, self._now))
                 except EhrError as error:
@@ -260,15 +290,14 @@ class Runner:
             self._stop.wait(TEND_S)
 
     def _push(self, id: int) -> None:
-        link: Link | None = None
+        links = Links(lambda endpoint: link_to(endpoint, self._store, self._now, self._turns[id]))
         while not self._stop.is_set():
             heard = self._store.bell.count(id)
             try:
                 endpoint = self._endpoint(id)
                 if endpoint is not None:
-                    link = link or link_to(endpoint, self._store, self._now, self._turns[id])
                     patients, beside = self._patients[id], side_by_side(endpoint)
-                    route = way_by(link, self._store, endpoint, patients, self._now, beside)
+                    route = way_by(links.to(endpoint), self._store, endpoint, patients, self._now, beside)
                     if step(route, self._keeper, step_name()) is not None:
                         continue
             except Exception:
@@ -276,14 +305,14 @@ class Runner:
             self._store.bell.wait(id, heard, IDLE_S)
 
     def _pull(self, id: int) -> None:
-        ehr: HttpEhr | None = None
+        ehrs = Links(lambda endpoint: connect(endpoint, self._store, self._now))
         thorough_at = 0.0
         while not self._stop.is_set():
             endpoint: Endpoint | None = None
             try:
                 endpoint = self._endpoint(id)
                 if endpoint is not None:
-                    ehr = ehr or connect(endpoint, self._store, self._now)
+                    ehr = ehrs.to(endpoint)
                     thorough = time.monotonic() >= thorough_at
                     poll = partial(pull, self._store, ehr, endpoint, self._now, thorough=thorough)
                     self._alone("pull", endpoint, poll)
@@ -292,12 +321,12 @@ class Runner:
                 log.warning("pull failed", endpoint=id, error=type(error).__name__)
             except Exception:
                 log.exception("pull failed", endpoint=id)
-            if endpoint is None or ehr is None:
+            if endpoint is None:
                 self._stop.wait(1)
                 continue
             until = time.monotonic() + endpoint.options.get("poll_seconds", 5)
             while time.monotonic() < until and not self._stop.wait(IDLE_S):
-                if not self._read_hinted(endpoint, ehr):
+                if self._has_changed(endpoint) or not self._read_hinted(endpoint, ehrs.to(endpoint)):
                     break
 
     def _read_hinted(self, endpoint: Endpoint, ehr: HttpEhr) -> bool:

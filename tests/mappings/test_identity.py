@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from uuid import uuid5
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,6 +30,13 @@ def test_identity_is_fixed_for_ever() -> None:
     value = identity.business_value("clinic-a", "R-1")
     assert value == "clinic-a.R-1"
     assert identity.urn(identity.sid("refill"), value) == "urn:uuid:f92ebd49-abc6-5207-b725-cc5213d1daa4"
+
+
+@given(st.text(max_size=20), st.text(max_size=20))
+def test_an_identity_is_a_uuid_of_version_5(system: str, value: str) -> None:
+    named = uuid5(identity.NAMESPACE, f"{system}|{value}")
+    assert identity.urn(system, value) == named.urn
+    assert identity.client_id(system, value) == f"itb-{named}"
 
 
 def test_a_search_token_escapes_what_would_split_it() -> None:

@@ -338,6 +338,20 @@ def test_explain_names_the_field_of_each_element(itb: Site) -> None:
     assert itb("explain", stdin=b"{}").stderr.startswith("line 1: type: required:")
 
 
+def test_explain_names_the_field_of_a_message(itb: Site) -> None:
+    message = (golden.FIXTURES / "golden/dose-change/flex-with-bridge.hl7").read_bytes()
+    out = itb.fine("explain", stdin=message).decode().splitlines()
+    assert "dosage.dose.value\t178.7000\t-\tderived\t-" in out
+    daily = "extension[2].valueQuantity.value\t180\tafter.daily_dose.value\tcopied\tRXE[1]-23,24"
+    assert daily in out
+    mllp = itb.fine("explain", "--json", stdin=b"\x0b" + message + b"\x1c\r")
+    told = {e["path"]: e["hl7"] for e in loads(mllp)["elements"] if e["resource"].startswith("Procedure")}
+    (who,) = told["performer[0].actor.display"]
+    assert (who["place"], who["rule"]) == ("ORC[1]-19", "mappings/hl7v2/rde_o11.py")
+    bad = itb("explain", stdin=message.replace(b"ug/d^ug/d", b"kg^kg", 1))
+    assert bad.exit_code == 1 and bad.stderr.startswith("message 1: RXE[1]-23: unit:")
+
+
 def test_the_guide_is_written_as_a_package_with_examples(itb: Site, tmp_path: Path) -> None:
     target, events = tmp_path / "guide.tgz", tmp_path / "events.ndjson"
     events.write_bytes(dumps(REFILL))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +20,7 @@ from mappings.exact_json import dumps, loads
 from mappings.hl7v2 import parse
 from service.mllp.client import MllpClient
 from service.server import free_port
+from service.sync.ehr import Ambiguous, Unreachable
 from site_of_mllp import SENDERS, connect, interrogation, message, within
 
 ITB = [sys.executable, "-m", "service.cli"]
@@ -92,3 +95,46 @@ def test_a_message_is_shown_over_http_and_known_again_after_a_kill(served: Serve
     assert client.exchange(parse(message(interrogation(1, 2)))).is_good
     client.close()
     assert len(loads(served.get("/api/v1/events"))["events"]) == 2
+
+
+def workers_of(process: subprocess.Popen[bytes]) -> list[int]:
+    """The web server's worker processes."""
+    return [int(n) for n in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+def test_without_a_file_descriptor_left_nothing_acknowledged_is_lost_and_it_recovers(served: Served) -> None:
+    """A crowd takes every descriptor that the process may open; when it has left, all goes on as before."""
+    acknowledged = [interrogation(1, 1)]
+    assert parse(served.exchange(message(acknowledged[0]))).field("MSA", 1) == "AA"
+    for pid in workers_of(served.process):
+        most = max(int(name) for name in os.listdir(f"/proc/{pid}/fd")) + 8
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, most))
+    crowd = []
+    for n in range(60):
+        one = socket.socket()
+        one.settimeout(0.5)
+        one.connect(("127.0.0.1", (served.http, served.mllp)[n % 2]))
+        crowd.append(one)
+    time.sleep(0.5)
+    assert any(len(os.listdir(f"/proc/{pid}/fd")) >= most - 2 for pid in workers_of(served.process))
+    refused = 0
+    for n in range(2, 8):
+        client = MllpClient("127.0.0.1", served.mllp, timeout_s=1)
+        try:
+            good = client.exchange(parse(message(interrogation(1, n)))).is_good
+        except (Unreachable, Ambiguous):
+            good = False
+        finally:
+            client.close()
+        refused += not good
+        acknowledged += [interrogation(1, n)] if good else []
+    assert refused, "the crowd took nothing away"
+    for one in crowd:
+        one.close()
+    until(lambda: served.get("/readyz") is not None)
+    client = MllpClient("127.0.0.1", served.mllp)
+    for n in range(2, 8):
+        assert client.exchange(parse(message(interrogation(1, n)))).is_good
+    client.close()
+    stored = sorted(dumps(e) for e in loads(served.get("/api/v1/events"))["events"])
+    assert stored == sorted(dumps(interrogation(1, n)) for n in range(1, 8))

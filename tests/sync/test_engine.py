@@ -175,6 +175,13 @@ def start(url: str, log: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(WORKER, env=env, stdout=out, stderr=out, start_new_session=True)
 
 
+def heeds_sigterm(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it has a handler for it by now (proc(5), SigCgt: a bit for each signal that is caught)."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    (caught,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
+
+
 def test_three_workers_deliver_in_order_though_one_is_killed(postgresql_url: str, tmp_path: Path) -> None:
     target, log = FakeTarget("status=503@5%;reset-after@2%/transaction", 3), tmp_path / "log"
     store = Store(postgresql_url)
@@ -197,6 +204,7 @@ def test_three_workers_deliver_in_order_though_one_is_killed(postgresql_url: str
         workers.append(start(postgresql_url, log))  # one more, in mid-flight
         target.calm()
         wait_until(lambda: not waiting(store), log)
+        wait_until(lambda: all(map(heeds_sigterm, workers[1:])), log)  # the last one may still be starting
         for worker in workers[1:]:
             worker.send_signal(signal.SIGTERM)
         assert [worker.wait(30) for worker in workers[1:]] == [0, 0, 0]

@@ -5,6 +5,11 @@ The EHR is our own service with its `/fhir/$export`, over real HTTP, behind a ga
 
 from __future__ import annotations
 
+import itertools
+import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -16,9 +21,10 @@ from werkzeug.serving import make_server
 
 from mappings import load_event
 from mappings.exact_json import dumps, loads
-from service import bulk_source, cli
+from service import cli
 from service.app import create_app
-from service.bulk_source import Lost, SourceError
+from service.bulk import source as bulk_source
+from service.bulk.source import Lost, SourceError
 from service.commands.exits import DONE, STOPPED, USAGE
 from service.opening import now
 from service.settings import Settings
@@ -30,6 +36,7 @@ from service.sync.pull import pull
 from service.sync.worker import connect
 from service.synthetic import clinic
 
+ITB = [sys.executable, "-m", "service.cli"]
 Json = Any
 Answer = tuple[str, list[tuple[str, str]], list[bytes]]
 Break = Callable[[str, Answer], Answer]
@@ -327,6 +334,30 @@ def test_the_command_says_why_it_cannot_go_on(hospital: Hospital, status: str, c
     done = sync(hospital)
     assert done.exit_code == code
     assert report_of(done)["message"].startswith("site: ")
+
+
+@pytest.mark.parametrize("at", range(1, 6))
+def test_a_command_that_was_killed_goes_on_with_its_export(hospital: Hospital, at: int) -> None:
+    """SIGKILL of the real process while it waits for its file number `at`."""
+    env = os.environ | {"ITB_DATABASE_URL": str(hospital.here.engine.url)}
+    running: list[subprocess.Popen[bytes]] = []
+    files = itertools.count(1)
+
+    def killing(path: str, answer: Answer) -> Answer:
+        if path.endswith(".ndjson") and next(files) == at:
+            os.killpg(running[0].pid, signal.SIGKILL)
+        return answer
+
+    hospital.gate.breaks = killing
+    with subprocess.Popen(
+        [*ITB, "sync", "site", "--bulk"], env=env, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        running.append(process)
+        assert process.wait(60) == -signal.SIGKILL
+    done = sync(hospital)
+    assert done.exit_code == DONE, done.output
+    assert kicked_off(hospital) == 1
+    assert hospital.held() == hospital.entered()
 
 
 def test_bulk_is_for_one_endpoint(hospital: Hospital) -> None:

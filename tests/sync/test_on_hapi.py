@@ -18,6 +18,7 @@ from werkzeug.serving import make_server
 from mappings.codes import definition, sid
 from mappings.exact_json import dumps, loads
 from service.app import create_app
+from service.bulk import source as bulk_source
 from service.cli import main
 from service.hapi_server import start_hapi
 from service.intake import load, take
@@ -26,6 +27,7 @@ from service.store import conflicts, deliveries, endpoints, events
 from service.store.conflicts import Conflict
 from service.store.engine import Store, migrate
 from service.store.keys import Caller
+from service.sync import first_load
 from service.sync.pull import read_waiting
 from service.sync.resolve import decide
 from service.sync.worker import connect, sync_once
@@ -354,3 +356,41 @@ def test_an_edit_is_told_by_a_subscription_and_read_before_any_poll(lone_ward: W
     finally:
         requests.delete(f"{ward.hapi}/{subscription}", timeout=60)
         listener.stop()
+
+
+def test_a_first_load_by_its_export_is_what_polls_would_have_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HAPI asks to be polled every two minutes, which nobody waits for here."""
+    monkeypatch.setattr(bulk_source, "MOST_WAIT_S", 0.5)
+    server = start_hapi(log_path=tmp_path / "hapi.log", jobs_every_ms=300)
+    try:
+        with opened(tmp_path, server.base_url):
+            loaded, polled = (Reader(tmp_path / name, server.base_url) for name in ("loaded", "polled"))
+            found = first_load.load(loaded.store, connect(loaded.endpoint), loaded.endpoint, now)
+            assert found.incomplete == ()
+            polled.poll()
+            assert loaded.held() == polled.held()
+            assert len(loaded.held()) == len(HISTORY)
+            loaded.poll()
+            assert loaded.held() == polled.held()
+    finally:
+        server.stop()
+
+
+class Reader:
+    """A ledger that has sent nothing, with HAPI as its endpoint."""
+
+    def __init__(self, folder: Path, hapi: str) -> None:
+        folder.mkdir()
+        self.store = Store(f"sqlite:///{folder}/itb.db")
+        migrate(self.store)
+        with self.store.write() as c:
+            self.endpoint = endpoints.add(c, 1, "hapi", hapi, {}, now=now())
+
+    def poll(self) -> None:
+        assert sync_once(self.store, self.endpoint, now).ok
+
+    def held(self) -> list[bytes]:
+        with self.store.read() as c:
+            return sorted(dumps(one.event) for one in events.search(c, 1, limit=1000))

@@ -62,6 +62,59 @@ def test_an_endpoint_is_added_listed_and_read(client: FlaskClient) -> None:
     assert client.get(f"{ENDPOINTS}/other").status_code == 404
 
 
+def change(client: FlaskClient, name: str = "hapi", **body: Any) -> Any:
+    return client.patch(f"{ENDPOINTS}/{name}", json=body)
+
+
+def test_what_is_named_is_changed_and_nothing_else(app: Flask, client: FlaskClient) -> None:
+    made = add(client, options={"poll_seconds": 60, "batch_size": 7, "headers": {"Authorization": "one"}})
+    changed = change(client, options={"poll_seconds": 30, "headers": {"X-Key": "s3cret"}})
+    assert changed.status_code == 200
+    wanted = made.json["options"] | {"poll_seconds": 30, "headers": {"X-Key": "(set)"}}
+    assert changed.json == made.json | {"options": wanted}
+    assert change(client, defaults=["poll_seconds"], options={"parallel": 1}).json["options"] == (
+        wanted | {"poll_seconds": 5, "parallel": 1}
+    )
+    with app.extensions["itb"].store.read() as c:
+        rows = c.execute(select(tables.audit).where(tables.audit.c.action == "change")).all()
+    assert [(row.actor, row.subject, row.detail) for row in rows] == [
+        ("test", "endpoint/hapi", "options.headers, options.poll_seconds"),
+        ("test", "endpoint/hapi", "options.parallel, options.poll_seconds"),
+    ]
+    assert change(client).json == client.get(f"{ENDPOINTS}/hapi").json
+    assert change(client, "other").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "path"),
+    [
+        ({"name": "other"}, 422, "name"),
+        ({"url": "ftp://ehr.invalid"}, 422, "url"),
+        ({"options": {"surprise": 1}}, 422, "options.surprise"),
+        ({"options": {"poll_seconds": None}}, 422, "options.poll_seconds"),
+        ({"defaults": ["surprise"]}, 422, "defaults[0]"),
+        ({"defaults": ["hook_secret_hash"]}, 422, "defaults[0]"),
+        ({"options": {"sender": "engine-a"}}, 409, "$"),
+        ({"url": RECEIVER}, 409, "$"),
+    ],
+)
+def test_an_unusable_change_is_refused(client: FlaskClient, body: Json, status: int, path: str) -> None:
+    made = add(client).json
+    reply = client.patch(f"{ENDPOINTS}/hapi", json=body)
+    assert (reply.status_code, [e["path"] for e in reply.json["errors"]]) == (status, [path])
+    assert client.get(f"{ENDPOINTS}/hapi").json == made
+
+
+def test_a_sender_has_one_endpoint(client: FlaskClient) -> None:
+    add(client, "a", url=RECEIVER, options={"sender": "engine-a"})
+    add(client, "b", url=RECEIVER)
+    taken = change(client, "b", options={"sender": "engine-a"})
+    assert (taken.status_code, taken.json["errors"][0]["rule"]) == (409, "sender-taken")
+    assert change(client, "a", options={"sender": "engine-a"}).status_code == 200
+    assert change(client, "a", defaults=["sender"]).status_code == 200
+    assert change(client, "b", options={"sender": "engine-a"}).status_code == 200
+
+
 def test_the_scorecard_is_there_once_the_server_was_asked(
     client: FlaskClient, store: Store, clock: Any
 ) -> None:

@@ -21,8 +21,9 @@ import strategies
 from mappings import MAPPINGS, load_event
 from mappings.exact_json import dumps, loads
 from mappings.fields import Line, Part, Prose, instant
-from service import cli, flat
+from service import cli
 from service.commands.exits import DONE, REFUSED, USAGE
+from service.flat import tables as flat
 
 Json = Any
 FLAT = flat.tables()

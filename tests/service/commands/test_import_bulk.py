@@ -17,8 +17,9 @@ from werkzeug.serving import make_server
 import golden
 from mappings import load_event
 from mappings.exact_json import dumps, loads
-from service import bulk_source, cli
+from service import cli
 from service.app import create_app
+from service.bulk import source as bulk_source
 from service.commands.exits import DONE, REFUSED, STOPPED, UNREACHABLE
 from service.fhir.record import EVENTS_OF
 from service.settings import Settings

@@ -20,9 +20,12 @@ import golden
 from mappings import MAPPINGS, MappingError
 from mappings.exact_json import loads
 from mappings.fields import Part
-from service import cli, csv_cells, csv_map, csv_rows
+from service import cli
 from service.commands import checkpoint
 from service.commands.exits import REFUSED, USAGE
+from service.csv import cells as csv_cells
+from service.csv import columns as csv_map
+from service.csv import rows as csv_rows
 
 Json = Any
 FOLDER = golden.FIXTURES / "csv"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from .flat import Column, Row, text
+from .tables import Column, Row, text
 
 DIGITS, SCALE = 38, 18
 """decimal128: what an event may hold, up to 18 digits after the point."""

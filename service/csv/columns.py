@@ -18,7 +18,7 @@ from mappings import MAPPINGS, Issue, MappingError
 from mappings.fields import Code, Day, Flag, Line, Moment, Part, Prose, Quantity, Whole, Words, to_ucum
 from mappings.identity import SOURCE
 
-from . import csv_cells
+from . import cells as csv_cells
 
 ENCODINGS = ("utf-8", "windows-1252", "iso-8859-1", "iso-8859-15")
 DELIMITERS = (",", ";", "\t", "|")

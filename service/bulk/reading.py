@@ -10,8 +10,7 @@ from mappings import Issue, MappingError, read_fhir
 from mappings.bundle import is_telling
 from mappings.event import Event, occurred
 from mappings.identity import resource_identity
-
-from .references import literal_references, with_identifiers
+from service.references import literal_references, with_identifiers
 
 Json = Any
 Find = Callable[[str, str], Json | None]

@@ -13,8 +13,7 @@ import requests
 
 from mappings import MappingError
 from mappings.exact_json import loads
-
-from .sync.retry import retry_after_s
+from service.sync.retry import retry_after_s
 
 Json = Any
 LATER = (202, 429, 502, 503, 504)

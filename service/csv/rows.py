@@ -12,9 +12,9 @@ from mappings import Issue, MappingError, load_event
 from mappings.event import Event
 from mappings.fields import Code, Day, Flag, Moment, Quantity, Whole, Words, to_ucum
 
-from . import csv_cells
-from .csv_cells import CellError
-from .csv_map import OWN_COLUMNS, CsvMap, FieldMap, steps_of
+from . import cells as csv_cells
+from .cells import CellError
+from .columns import OWN_COLUMNS, CsvMap, FieldMap, steps_of
 
 Json = Any
 MOST_LINES = 100
