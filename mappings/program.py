@@ -101,20 +101,23 @@ def _limit_issues(program: Json, path: str, limits: Limits) -> list[Issue]:
     return found
 
 
-def _minutes(step: Json) -> list[tuple[int, Decimal | int]]:
-    """(start, length) in minutes of the week, one for each day of the step."""
+def _minutes(step: Json, days: tuple[str, ...]) -> list[tuple[int, Decimal | int]]:
+    """(start, length) in minutes of the week, one for each day of the step, or of those `days`."""
     hour, minute = step["start"].split(":")
     length: Decimal | int = step["duration"]["value"] * MINUTES[step["duration"]["unit"]]
     if length == (whole := int(length)):
         length = whole  # nearly always, and then quick to add and compare
     start = int(hour) * 60 + int(minute)
-    return [(MIDNIGHT[day] + start, length) for day in step.get("days", DAYS)]
+    return [(MIDNIGHT[day] + start, length) for day in step.get("days", days)]
 
 
 def _flex_issues(program: Json, path: str, limits: Limits) -> list[Issue]:
     """F1: the steps must cover the pump's week exactly once; U3: they must add up to the daily dose."""
     found = []
-    spans = sorted(span for step in program["steps"] for span in _minutes(step))
+    steps = program["steps"]
+    # Where every day is the same, the second one says whether the first ends when it began.
+    days = DAYS if any("days" in step for step in steps) else DAYS[:2]
+    spans = sorted([span for step in steps for span in _minutes(step, days)])
     at: Decimal | int = spans[0][0]
     for start, length in spans:
         if start != at:
@@ -123,9 +126,9 @@ def _flex_issues(program: Json, path: str, limits: Limits) -> list[Issue]:
             break
         at = start + length
     else:
-        if at - spans[0][0] != 7 * 1440:
+        if at - spans[0][0] != len(days) * 1440:
             found.append(Issue(f"{path}.steps", "F1", "the steps must cover 24 h of every day exactly once"))
-    weekly = sum((s["dose"]["value"] * len(s.get("days", DAYS)) for s in program["steps"]), Decimal(0))
+    weekly = sum((s["dose"]["value"] * len(s.get("days", DAYS)) for s in steps), Decimal(0))
     said = program["daily_dose"]["value"]
     if abs(weekly - said * 7) > said * 7 * limits.dose_tolerance:
         given = shown((weekly / 7).quantize(Decimal("0.01")))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from mappings.rows import Issue, MappingError
 
@@ -167,13 +168,18 @@ def _ending(text: str) -> str:
     return "\r\n"
 
 
+@lru_cache(maxsize=1024)
+def _is_name(text: str) -> bool:
+    return _NAME.fullmatch(text) is not None
+
+
 def _check(segments: list[Segment], sizes: Sizes) -> None:
     if len(segments) > sizes.segments:
         raise _refuse("$", "size", f"{len(segments)} segments; at most {sizes.segments} are accepted")
     for number, segment in enumerate(segments, start=1):
         if len(segment) > sizes.fields:
             raise _refuse(f"{segment[0][:3]}[{number}]", "size", f"more than {sizes.fields} fields")
-        if not _NAME.fullmatch(segment[0]) and (segment != [""] or number == 1):
+        if not _is_name(segment[0]) and (segment != [""] or number == 1):
             raise _refuse("$", "segment", f"line {number} does not begin with the name of a segment")
         if segment[0] == "MSH" and number > 1:
             raise _refuse("MSH", "segment", f"line {number} begins another message")
