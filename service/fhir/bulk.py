@@ -19,7 +19,7 @@ from service.store import bulk, cohort
 from service.store.bulk import BulkJob
 from service.store.times import moment, stamp
 from service.telemetry import where
-from service.web import Services, answer, caller, services
+from service.web import Services, answer, caller, check_content_type, read_json, services
 
 from . import bulk_export
 from .bulk_export import DELETED, Asked
@@ -29,7 +29,10 @@ from .search import JSON_RANGES
 Json = Any
 blueprint = Blueprint("bulk", __name__, url_prefix="/fhir")
 NDJSON = "application/fhir+ndjson"
+KNOWN = frozenset({"_type", "_since", "_outputFormat"})
 FORMATS = (NDJSON, "application/ndjson", "ndjson")
+ASKED_BY = ("GET", "POST")
+"""A POST has its parameters in a Parameters resource (Bulk Data Access 2.0)."""
 KEPT = timedelta(hours=24)
 SILENT = timedelta(seconds=5)
 """A job whose worker gave no sign for so long is begun again: its process is gone."""
@@ -40,14 +43,14 @@ WORKER = uuid.uuid4().hex
 """This process."""
 
 
-@blueprint.get("/$export")
-@blueprint.get("/Patient/$export")
+@blueprint.route("/$export", methods=ASKED_BY)
+@blueprint.route("/Patient/$export", methods=ASKED_BY)
 def system_export() -> Response:
     """Everything: all that is here is about patients, so both levels give the same."""
     return _begin(None)
 
 
-@blueprint.get("/Group/<id>/$export")
+@blueprint.route("/Group/<id>/$export", methods=ASKED_BY)
 def group_export(id: str) -> Response:
     """The patients of a group: `all`, or `source.NAME` of whom NAME has told something."""
     if id == EVERYONE:
@@ -138,7 +141,9 @@ def _asked(source: str | None, *, lenient: bool) -> Asked:
     """The parameters; what is not known is refused, or left out where the client is lenient."""
     types: list[str] = []
     since = None
-    for name, value in request.args.items(multi=True):
+    for name, value in _given():
+        if name in KNOWN and not isinstance(value, str):
+            raise Refused(400, "must have one value, a text or an instant", path=name, rule="bulk")
         if name == "_type":
             types += [type for type in value.split(",") if type]
         elif name == "_since":
@@ -156,6 +161,29 @@ def _asked(source: str | None, *, lenient: bool) -> Asked:
         raise Refused(400, "none of these types is here", path="_type", rule="bulk")
     kept = tuple(type for type in EVENTS_OF if type in types)
     return Asked(kept, since, source)
+
+
+def _given() -> list[tuple[str, Any]]:
+    """(name, value) of each parameter, from the address and from what is posted; None for other values."""
+    given: list[tuple[str, Any]] = list(request.args.items(multi=True))
+    if request.method != "POST":
+        return given
+    check_content_type(FHIR_JSON, "application/json")
+    posted = read_json(services().settings.max_body_bytes)
+    whole = isinstance(posted, dict) and posted.get("resourceType") == "Parameters"
+    listed = posted.get("parameter", []) if whole else None
+    if not isinstance(listed, list) or not all(_is_named(one) for one in listed):
+        raise Refused(400, "a Parameters resource is posted here", path="resourceType", rule="bulk")
+    return given + [(one["name"], _text(one)) for one in listed]
+
+
+def _is_named(parameter: Json) -> bool:
+    return isinstance(parameter, dict) and isinstance(parameter.get("name"), str)
+
+
+def _text(parameter: Json) -> str | None:
+    values = [value for name, value in parameter.items() if name.startswith("value")]
+    return values[0] if len(values) == 1 and isinstance(values[0], str) else None
 
 
 def _instant(text: str) -> str:

@@ -272,6 +272,68 @@ def test_a_lenient_client_is_told_less(client: FlaskClient) -> None:
     assert {e["type"] for e in told["output"]} == {"Device"}
 
 
+def posted(client: FlaskClient, path: str, *parameters: Json, headers: Json = ASYNC, **more: Any) -> Any:
+    body = {"resourceType": "Parameters", "parameter": list(parameters), **more}
+    return client.post(
+        f"/fhir/{path}", data=dumps(body), headers=headers, content_type="application/fhir+json"
+    )
+
+
+@pytest.mark.parametrize("path", ["$export", "Patient/$export", "Group/all/$export"])
+def test_parameters_may_be_posted(client: FlaskClient, path: str) -> None:
+    everyone(client)
+    since = {"name": "_since", "valueInstant": "1990-01-01T00:00:00Z"}
+    types = [{"name": "_type", "valueString": type} for type in ("Device,Procedure", "MedicationRequest")]
+    reply = posted(client, path, since, *types)
+    assert reply.status_code == 202, reply.text
+    settled()
+    told = loads(client.get(local(reply.headers["Content-Location"])).data)
+    asked = manifest(client, path, _type="Device,Procedure,MedicationRequest", _since="1990-01-01T00:00:00Z")
+    assert {e["type"] for e in told["output"]} == {"Device", "Procedure", "MedicationRequest"}
+    assert {t: by_id(r) for t, r in exported(client, told).items()} == {
+        t: by_id(r) for t, r in exported(client, asked).items()
+    }
+
+
+POSTED_IN_VAIN: dict[str, tuple[list[Json], str]] = {
+    "a filter": ([{"name": "_typeFilter", "valueString": "Device?type=x"}], "_typeFilter"),
+    "a patient": ([{"name": "patient", "valueReference": {"reference": "Patient/1"}}], "patient"),
+    "no value": ([{"name": "_type"}], "_type"),
+    "two values": ([{"name": "_type", "valueString": "Device", "valueCode": "Device"}], "_type"),
+    "a number": ([{"name": "_since", "valueInteger": 1}], "_since"),
+    "no name": ([{"valueString": "Device"}], "resourceType"),
+}
+
+
+@pytest.mark.parametrize("name", POSTED_IN_VAIN)
+def test_posted_parameters_that_cannot_be_followed_are_refused(client: FlaskClient, name: str) -> None:
+    parameters, where = POSTED_IN_VAIN[name]
+    reply = posted(client, "$export", *parameters)
+    assert (reply.status_code, said(reply)[0][2]) == (400, where)
+
+
+def test_a_lenient_client_may_post_what_is_not_supported(client: FlaskClient) -> None:
+    everyone(client)
+    lenient = ASYNC | {"Prefer": "respond-async, handling=lenient"}
+    unsupported = [p for name in ("a filter", "a patient") for p in POSTED_IN_VAIN[name][0]]
+    reply = posted(
+        client, "$export", *unsupported, {"name": "_type", "valueString": "Device"}, headers=lenient
+    )
+    assert reply.status_code == 202, reply.text
+    settled()
+    told = loads(client.get(local(reply.headers["Content-Location"])).data)
+    assert {e["type"] for e in told["output"]} == {"Device"}
+
+
+def test_only_parameters_are_posted(client: FlaskClient) -> None:
+    reply = posted(client, "$export", resourceType="Bundle")
+    assert (reply.status_code, said(reply)[0][2]) == (400, "resourceType")
+    reply = client.post("/fhir/$export", data=b"[]", headers=ASYNC, content_type="application/fhir+json")
+    assert (reply.status_code, said(reply)[0][2]) == (400, "resourceType")
+    reply = client.post("/fhir/$export", data=b"_type=Device", headers=ASYNC, content_type="text/plain")
+    assert reply.status_code == 415
+
+
 def other_client(app: Flask, clock: Any, tenant: int = 1) -> FlaskClient:
     with app.extensions["itb"].store.write() as c:
         key = keys.add(c, tenant, "other", now=clock())
