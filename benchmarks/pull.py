@@ -29,6 +29,7 @@ from typing import Any
 from mappings import load_event
 from mappings.bundle import encode
 from mappings.codes import sid
+from service.interpreter import tune
 from service.store import endpoints, events
 from service.store.engine import Store, migrate
 from service.sync.ehr import HttpEhr
@@ -134,6 +135,7 @@ def main() -> None:
     parser.add_argument("--at-least", type=float, default=0.04, help="fail below this ratio of the rates")
     parser.add_argument("--url", help="a real EHR with nothing else in it, instead of the fake one")
     chosen = parser.parse_args()
+    tune()  # as `itb sync` is
     run = f"b{os.getpid()}"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

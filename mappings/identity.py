@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote
@@ -20,6 +20,8 @@ from .paths import copy
 
 Json = Any
 Lookup = Callable[[str, str, str], str | None]
+Named = tuple[Json, Json]
+"""A Reference that has an `identifier`, and that identifier."""
 
 _NESTED = (dict, list)
 NAMESPACE = UUID("6c9f1c9e-5d0c-5a7e-9a44-6f1e6d6f1b61")
@@ -158,17 +160,25 @@ def content_hash(resource: Json) -> str:
 
 
 def said(resource: Json) -> Json:
-    """What a resource says, in one form: without id, meta and narrative, references by identifier."""
+    """What a resource says, in one form: without id, meta and narrative, references by identifier.
+
+    To be read only: it shares with the resource what is the same in both.
+    """
     return _neutral({k: v for k, v in resource.items() if k not in ("id", "meta", "text")})
 
 
 def _neutral(value: Json) -> Json:
-    if isinstance(value, dict):
-        made = {k: _neutral(v) if type(v) in _NESTED else v for k, v in value.items()}
-        if "identifier" in made and "reference" in made:
-            del made["reference"]
-        return made
-    return [_neutral(item) if type(item) in _NESTED else item for item in value]
+    """A copy down to the references that change, of which there are few; what has none is not copied."""
+    made = value
+    is_object = type(value) is dict
+    for at, item in value.items() if is_object else enumerate(value):
+        if type(item) in _NESTED and (neutral := _neutral(item)) is not item:
+            if made is value:
+                made = value.copy()
+            made[at] = neutral
+    if is_object and "identifier" in value and "reference" in value:
+        made = {k: v for k, v in made.items() if k != "reference"}
+    return made
 
 
 def rewrite_references(resource: Json, lookup: Lookup) -> Json:
@@ -183,20 +193,37 @@ def rewrite_references(resource: Json, lookup: Lookup) -> Json:
 
 def referenced(node: Json) -> set[tuple[str, str]]:
     """(system, value) of everything that `point_references` would look up."""
-    return {(named.get("system", ""), named.get("value", "")) for _, named in _references(node)}
+    return {target_of(found) for found in _references(node)}
 
 
 def point_references(node: Json, lookup: Lookup) -> None:
     """`rewrite_references` in place."""
-    for found, named in _references(node):
-        target = lookup(found["type"], named.get("system", ""), named.get("value", ""))
+    point(_references(node), lookup)
+
+
+def references(node: Json) -> list[Named]:
+    """What `point_references` points, to be pointed later."""
+    return list(_references(node))
+
+
+def point(found: Iterable[Named], lookup: Lookup) -> None:
+    """`point_references` of these."""
+    for one in found:
+        reference = one[0]
+        target = lookup(reference["type"], *target_of(one))
         if target:
-            found["reference"] = target
+            reference["reference"] = target
         else:
-            found.pop("reference", None)
+            reference.pop("reference", None)
 
 
-def _references(whole: Json) -> Iterator[tuple[Json, Json]]:
+def target_of(found: Named) -> tuple[str, str]:
+    """(system, value) of what a Reference refers to."""
+    name = found[1]
+    return name.get("system", ""), name.get("value", "")
+
+
+def _references(whole: Json) -> Iterator[Named]:
     """The References with an `identifier`, and it; a loop, as a transaction has hundreds of elements."""
     left = [whole]
     for node in left:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .codes import LOCAL, definition
@@ -30,19 +29,22 @@ class Telling:
             return False
         if self.profile and definition(self.profile) in (resource.get("meta") or {}).get("profile", []):
             return True
-        return any(
-            coding.get("system") == LOCAL and coding.get("code") in self.codes
-            for concept in _concepts(resource, self.element.split("."))
-            for coding in concept.get("coding", [])
-        )
+        for concept in _concepts(resource, self.element):
+            for coding in concept.get("coding", ()):
+                if coding.get("system") == LOCAL and coding.get("code") in self.codes:
+                    return True
+        return False
 
 
-def _concepts(node: Json, steps: list[str]) -> Iterator[Json]:
-    """The CodeableConcepts at the path, through lists."""
-    if isinstance(node, list):
-        for item in node:
-            yield from _concepts(item, steps)
-    elif isinstance(node, dict) and not steps:
-        yield node
-    elif isinstance(node, dict) and steps[0] in node:
-        yield from _concepts(node[steps[0]], steps[1:])
+def _concepts(resource: Json, element: str) -> list[Json]:
+    """The CodeableConcepts at the element's path, through lists."""
+    found = [resource]
+    for step in element.split("."):
+        found = [one for node in found for one in _objects(node.get(step))]
+    return found
+
+
+def _objects(value: Json) -> list[Json]:
+    if type(value) is list:
+        return [one for item in value for one in _objects(item)]
+    return [value] if type(value) is dict else []

@@ -19,6 +19,7 @@ from .commands import (
     servers,
 )
 from .commands.jobs import COMMANDS as JOBS
+from .interpreter import tune
 from .opening import Commands
 
 
@@ -30,6 +31,7 @@ def main() -> None:
     Not a medical device: it transfers, stores, converts and shows. Settings come from the environment
     (ITB_DATABASE_URL and others: see the README).
     """
+    tune()
 
 
 for _message in convert_hl7.COMMANDS:

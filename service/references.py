@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from operator import is_
 from typing import Any
 
 from mappings.exact_json import dumps, loads
@@ -25,16 +24,15 @@ def literal_references(node: Json) -> Iterator[str]:
 
 def with_identifiers(node: Json, found: dict[str, Json]) -> Json:
     """The same, with the business identifiers of `found` beside literal references; the rest is shared."""
-    if isinstance(node, list):
-        items = [with_identifiers(item, found) if type(item) in NESTED else item for item in node]
-        return node if all(map(is_, items, node)) else items
-    changed = {
-        key: made
-        for key, value in node.items()
-        if type(value) in NESTED and (made := with_identifiers(value, found)) is not value
-    }
-    reference = node.get("reference")
-    name = found.get(reference) if type(reference) is str and "identifier" not in node else None
-    if name is not None:
-        changed |= {"type": reference.partition("/")[0], "identifier": dict(name)}
-    return node | changed if changed else node
+    made = node
+    is_object = type(node) is dict
+    for at, value in node.items() if is_object else enumerate(node):
+        if type(value) in NESTED and (named := with_identifiers(value, found)) is not value:
+            if made is node:
+                made = node.copy()
+            made[at] = named
+    if is_object and "identifier" not in node and type(reference := node.get("reference")) is str:
+        name = found.get(reference)
+        if name is not None:
+            made = made | {"type": reference.partition("/")[0], "identifier": dict(name)}
+    return made

@@ -37,7 +37,7 @@ POINTS = {
     ),
     "c5": Point("the answer is partly written", "service", "service.api.events", "_shown", "after"),
     "c6": Point("a lane is claimed", "worker", "service.store.lanes", "claim", "after"),
-    "c7": Point("a record is mapped", "worker", "mappings", "resources", "after"),
+    "c7": Point("a record is mapped", "worker", "service.sync.ladder", "shape", "after"),
     "c8": Point("the bytes are about to be sent", "worker", "requests.sessions", "Session.send"),
     "c9": Point("the EHR has applied it", "worker", "requests.sessions", "Session.send", "after"),
     "c10": Point("its answer is read", "worker", "service.sync.ehr", "HttpEhr.transaction", "after"),

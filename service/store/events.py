@@ -401,18 +401,18 @@ def _stored(row: Row[Any]) -> StoredEvent:
     return StoredEvent(
         seq=row.seq,
         version=row.version,
-        event=_decimals(exact_json.loads(row.content)),
+        event=_decimals(exact_json.reread(row.content.encode())),  # its hash says that it is our own text
         content_hash=row.content_hash,
         received_at=row.received_at,
         origin=row.origin,
     )
 
 
-def _decimals(value: Any) -> Any:
-    """Quantity values as Decimal, as `load_event` gives them: JSON reads `20` as an int."""
-    if isinstance(value, dict):
-        made = {key: _decimals(item) for key, item in value.items()}
-        if "unit" in made and isinstance(made.get("value"), int):
-            made["value"] = Decimal(made["value"])
-        return made
-    return [_decimals(item) for item in value] if isinstance(value, list) else value
+def _decimals(node: Any) -> Any:
+    """The same, quantity values as Decimal, as `load_event` gives them: JSON reads `20` as an int."""
+    for item in node.values() if type(node) is dict else node:
+        if type(item) in (dict, list):
+            _decimals(item)
+    if type(node) is dict and "unit" in node and type(node.get("value")) is int:
+        node["value"] = Decimal(node["value"])
+    return node

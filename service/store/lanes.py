@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, bindparam, case, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Update, bindparam, case, or_, select, update
 
 from .engine import WAKES, insert_for
 from .tables import deliveries, lanes
@@ -71,7 +72,10 @@ _CLAIM = (
     .returning(lanes.c.lane, lanes.c.fence)
 )
 _FENCES = select(lanes.c.lane, lanes.c.fence).where(*_OF)
-_RELEASE = update(lanes).where(*_OF, lanes.c.owner == bindparam("holder")).values(owner=None, until=None)
+_IS_HELD = lanes.c.owner == bindparam("holder")
+_RELEASE = _REFRESH.values(
+    owner=case((_IS_HELD, None), else_=lanes.c.owner), until=case((_IS_HELD, None), else_=lanes.c.until)
+)
 
 
 def touch(c: Connection, tenant_id: int, endpoint_id: int, names: Collection[str]) -> None:
@@ -87,10 +91,14 @@ def touch(c: Connection, tenant_id: int, endpoint_id: int, names: Collection[str
 
 def refresh(c: Connection, endpoint_id: int, names: Collection[str]) -> None:
     """Set when each lane is due from what waits in it now: after any change of a delivery."""
+    _refresh(c, _REFRESH, {"of_endpoint": endpoint_id}, names)
+
+
+def _refresh(c: Connection, statement: Update, asked: dict[str, Any], names: Collection[str]) -> None:
     for some in _parts(sorted(names)):
-        c.execute(_REFRESH, {"of_endpoint": endpoint_id, "names": some})
+        c.execute(statement, asked | {"names": some})
     if names:
-        c.info.setdefault(WAKES, set()).add(endpoint_id)
+        c.info.setdefault(WAKES, set()).add(asked["of_endpoint"])
 
 
 def due(c: Connection, endpoint_id: int, *, now: datetime, most: int, lane: str | None = None) -> int:
@@ -153,9 +161,8 @@ def held(c: Connection, leases: Sequence[Lease]) -> set[str]:
 
 
 def release(c: Connection, endpoint_id: int, names: Collection[str], owner: str) -> None:
-    """Give back what `owner` holds of these; the rows stay, so that no fence ever falls."""
-    for some in _parts(sorted(names)):
-        c.execute(_RELEASE, {"of_endpoint": endpoint_id, "names": some, "holder": owner})
+    """`refresh`, and give back what `owner` holds of these; the rows stay, so that no fence ever falls."""
+    _refresh(c, _RELEASE, {"of_endpoint": endpoint_id, "holder": owner}, names)
 
 
 def owners(c: Connection, *, now: datetime) -> list[str]:

@@ -105,8 +105,9 @@ def _read(
         for old in arrived
         if (one := _current(ehr, endpoint, old, now) if _place(old) in ours else old) is not None
     ]
-    reader.prepare([one.resource for one in arrived if _must_be_read(one)])
-    return [_told(reader, one) if _must_be_read(one) else one for one in arrived]
+    must = [_must_be_read(one) for one in arrived]
+    reader.prepare([one.resource for one, is_due in zip(arrived, must, strict=True) if is_due])
+    return [_told(reader, one) if is_due else one for one, is_due in zip(arrived, must, strict=True)]
 
 
 def _may_be_written(store: Store, endpoint: Endpoint, arrived: Sequence[Arrival]) -> set[tuple[str, str]]:
@@ -167,7 +168,7 @@ def _must_be_read(one: Arrival) -> bool:
 
 def _told(reader: Reader, one: Arrival) -> Arrival:
     try:
-        if is_telling(one.resource) or one.link is None:
+        if one.link is None or is_telling(one.resource):
             return replace(one, told=reader.told(one.resource, one.seen.content_hash))
         return replace(one, told=reader.told_by_part(one.resource, one.link))
     except MappingError as error:

@@ -10,8 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import mappings
-from mappings import MappingError, bundle, chart, read_fhir
+from mappings import MappingError, bundle, chart, provenance, read_fhir
 from mappings.dose_change import ALONE, Place
 from mappings.event import Event
 from mappings.exact_json import dumps
@@ -46,12 +45,12 @@ class Plan:
     why: tuple[str, ...] = ()
 
 
-def choose(matrix: Matrix, event: Event) -> Plan:
-    """The plan of an event at the server of this matrix."""
+def choose(matrix: Matrix, event: Event, encoded: Sequence[Json] | None = None) -> Plan:
+    """The plan of an event at the server of this matrix; `encoded`: its resources, where they are made."""
     found = problems(matrix)
     if found:
         return Plan(NONE, lost=lost(event, {}), why=tuple(found))
-    own = bundle.encode(event)
+    own = bundle.encode(event) if encoded is None else encoded
     types = dict.fromkeys([*(resource["resourceType"] for resource in own), "Provenance"])
     refused = {type: text for type in types if (text := cannot_write(matrix, type))}
     kept = [resource for resource in own if resource["resourceType"] not in refused]
@@ -74,11 +73,19 @@ def _charted(matrix: Matrix, event: Event, types: Sequence[str], why: tuple[str,
     return Plan("chart", written, tuple(type for type in types if type not in written), gone, why)
 
 
-def shape(plan: Plan, event: Event, *, place: Place = ALONE, recorded: str | None = None) -> list[Json]:
-    """The event's resources in the form of its plan."""
+def shape(
+    plan: Plan,
+    event: Event,
+    *,
+    place: Place = ALONE,
+    recorded: str | None = None,
+    encoded: list[Json] | None = None,
+) -> list[Json]:
+    """The event's resources in the form of its plan; `encoded` at that place, as in `choose`."""
     if plan.rung == "chart":
         return chart.encode(event, plan.types)
-    made = mappings.resources(event, place=place, recorded=recorded)
+    own = bundle.encode(event, place) if encoded is None else encoded
+    made = [*own, provenance.encode(event, own, recorded)]
     return [resource for resource in made if resource["resourceType"] in plan.types]
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from sqlalchemy import Connection
 
@@ -32,7 +33,7 @@ from .gate import Gate
 from .messages import Line
 from .push import Route, deliver
 from .retry import TABLE, Act, decide
-from .send import Sent
+from .send import Loss, Sent
 from .shape import Doubled, Held, Unresolved
 
 LEASE = timedelta(seconds=10)
@@ -166,8 +167,9 @@ def _record(
         audit.write_many(c, endpoint.tenant_id, [_audited(one, now) for one in outcomes if _tells(one)])
         for error in (one.error for one in counted if isinstance(one.error, Doubled)):
             drift.open_case(c, endpoint, "duplicate", error.type, error.key, error.remote_ids, now=now)
-        lanes.refresh(c, endpoint.id, ours)
-        if done_by is not None:
+        if done_by is None:
+            lanes.refresh(c, endpoint.id, ours)
+        else:
             lanes.release(c, endpoint.id, ours, done_by)
     return ours, Counter(one.status for one in outcomes)
 
@@ -196,7 +198,7 @@ def _outcome(sent: Sent, now: datetime, chance: float) -> Outcome:
     if isinstance(error, Held):
         return Outcome(was, "parked", str(error), conflict_id=error.conflict_id)
     if error is None:
-        loss = dumps(asdict(sent.loss)).decode() if sent.loss is not None else None
+        loss = _written(sent.loss) if sent.loss is not None else None
         return Outcome(was, "sent", sent.note or None, last_status=sent.status, rung=sent.rung, loss=loss)
     if isinstance(error, EhrError):
         failure, reason, status = type(error).__name__, f"{type(error).__name__}: {error}", error.status
@@ -213,6 +215,11 @@ def _outcome(sent: Sent, now: datetime, chance: float) -> Outcome:
         return Outcome(was, "pending", reason, failure, status, stamp(now + decision.delay))
     held = "parked" if decision.act is Act.PARK else "failed"
     return Outcome(was, held, reason, failure, status)
+
+
+@lru_cache(maxsize=1024)  # mostly the same: nothing
+def _written(loss: Loss) -> str:
+    return dumps(asdict(loss)).decode()
 
 
 def _tells(outcome: Outcome) -> bool:

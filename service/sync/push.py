@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from mappings.identity import content_hash, referenced, resource_identity
+from mappings import identity
+from mappings.identity import content_hash, resource_identity
 from mappings.validate import validate
 from service.store import conflicts, links
 from service.store.deliveries import Delivery
@@ -261,11 +262,13 @@ def _send(
             nothing.append(_nothing(parcel))
     if not going:
         return nothing
-    keys = {key for parcel in going for one in parcel.due for key in referenced(one.resource)}
-    with route.store.read() as c:
-        linked = links.find_many(c, route.endpoint.id, keys)
     # What was read back is not in the database yet; referred to by identifier now, it would be by id later.
-    linked |= {one.key: one.link for parcel in parcels for one in parcel.wanted if one.link is not None}
+    linked = {one.key: one.link for parcel in parcels for one in parcel.wanted if one.link is not None}
+    due = [one for parcel in going for one in parcel.due]
+    named = {identity.target_of(found) for one in due for found in one.references}
+    asked = named - {one.key for one in due} - linked.keys() - patients.keys()
+    with route.store.read() as c:
+        linked |= links.find_many(c, route.endpoint.id, asked)
     references = {
         key: f"{link.resource_type}/{link.remote_id}"
         for key, link in linked.items()

@@ -193,7 +193,9 @@ def ordered(due: Sequence[Wanted]) -> list[Wanted]:
 
 def lost(parcel: Parcel, answers: Sequence[Answer]) -> tuple[str, ...]:
     """The fields that the plan gives up, and those that the server left out of what it stored."""
-    if all(answer.hash == one.hash for one, answer in zip(parcel.due, answers, strict=True)):
+    pairs = zip(parcel.due, answers, strict=True)
+    # A Provenance tells nothing of the event.
+    if all(one.key[0] == "Provenance" or answer.hash == one.hash for one, answer in pairs):
         return parcel.plan.lost
     stored = {one.key: answer.resource for one, answer in zip(parcel.due, answers, strict=True)}
     whole = [stored.get(one.key, one.resource) for one in parcel.wanted]
@@ -203,8 +205,8 @@ def lost(parcel: Parcel, answers: Sequence[Answer]) -> tuple[str, ...]:
 
 def entry(endpoint: Endpoint, one: Wanted, lookup: identity.Lookup) -> Json:
     """First contact creates on the condition that nobody has, an update names the version it replaces."""
+    identity.point(one.references, lookup)
     resource = clothed(endpoint, one.resource) if one.woven is None else one.woven
-    identity.point_references(resource, lookup)
     type = resource["resourceType"]
     if one.link is not None:
         resource = {**resource, "id": one.link.remote_id}
@@ -231,7 +233,7 @@ def answered(endpoint: Endpoint, due: Sequence[Wanted], found: Sequence[Answer])
 def _written(endpoint: Endpoint, one: Wanted, answer: Answer) -> Link:
     """The link after our write; what the EHR holds more than we wrote is others', and stays."""
     remote = answer.resource
-    if answer.hash == one.hash or one.key[0] == "Provenance":
+    if one.key[0] == "Provenance" or answer.hash == one.hash:
         return link_of(endpoint, one.key, remote, one.hash)
     if one.link is None:
         raise Stale(f"{one.key[0]}|{one.key[1]} was there already and says something else")

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from sqlalchemy import Connection
 
 from mappings import identity
-from mappings.bundle import neighbours
+from mappings.bundle import encode, neighbours
 from mappings.codes import sid
 from mappings.dose_change import ALONE, chain, chain_resources, places
 from mappings.event import Event, is_retracted
@@ -64,7 +64,7 @@ def _hash_of(ours: str) -> str:
     return content_hash(loads(ours))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Wanted:
     """A resource as the EHR should hold it, and what is known of it there; `seen`: read there just now.
 
@@ -78,7 +78,7 @@ class Wanted:
     seen: bool = False
     woven: Json | None = None
 
-    @property
+    @cached_property  # asked at every step on the way
     def is_there(self) -> bool:
         """Also what was deleted there: it is never written again without a person's word."""
         link = self.link
@@ -92,8 +92,17 @@ class Wanted:
         has_more = self.link is not None and self.link.ours is not None
         return has_more and self.woven is None and not self.is_there
 
+    @cached_property
+    def references(self) -> list[identity.Named]:
+        """The References in what is written that are our word, not what others added."""
+        ours = identity.references(self.resource)
+        if self.woven is None:
+            return ours
+        targets = {identity.target_of(one) for one in ours}
+        return [one for one in identity.references(self.woven) if identity.target_of(one) in targets]
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Parcel:
     """A delivery and its resources; `note` says why there are none."""
 
@@ -103,7 +112,7 @@ class Parcel:
     plan: Plan
     note: str = ""
 
-    @property
+    @cached_property
     def due(self) -> list[Wanted]:
         return [one for one in self.wanted if not one.is_there]
 
@@ -122,7 +131,7 @@ def room(delivery: Delivery, size: int) -> int:
     return size
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Draft:
     """A delivery before its links are known.
 
@@ -137,7 +146,7 @@ class Draft:
     plan: Plan = Plan(NONE)
     note: str = ""
 
-    @property
+    @cached_property
     def keys(self) -> list[Key]:
         return [resource_identity(resource) for resource in (*self.gone, *self.moved, *self.own)]
 
@@ -242,7 +251,8 @@ def _draft(
     others = [_whole(other) for other in versions]
     if newest := superseded_by(stored, others):
         return Draft(delivery, event, note=f"superseded by version {newest}")
-    plan = choose(matrix, event)
+    encoded = encode(event)
+    plan = choose(matrix, event, encoded)
     if plan.rung == NONE:
         raise Unresolved(f"this server can take no form of it: {'; '.join(plan.why)}")
     place = ALONE
@@ -254,7 +264,10 @@ def _draft(
         # A first version only moves its neighbours; a later one may have left a place that must be mended.
         moved = _chain_changes(event, held) if others else around.changed
         moved = [resource for resource in moved if resource["resourceType"] in plan.types]
-    own = ladder.shape(plan, event, place=place, recorded=_milliseconds(stored.received_at))
+    if place != ALONE:
+        encoded = encode(event, place)
+    recorded = _milliseconds(stored.received_at)
+    own = ladder.shape(plan, event, recorded=recorded, encoded=encoded)
     return Draft(delivery, event, own, moved, _gone(matrix, delivery, event, plan, others), plan)
 
 

@@ -76,6 +76,20 @@ def test_additions_to_a_record_survive_every_correction(site: Site, polls: bool)
     assert site.versions("clinic-a", "R-1") == [REFILL, corrected("B2", 2), corrected("B3", 3)]
 
 
+def test_a_reference_that_was_added_leads_where_it_did(site: Site) -> None:
+    """It may carry an identifier beside: only what we refer to is ours to point."""
+    subject = site.one("refill", "R-1")["subject"]["reference"]
+    who = {"reference": subject, "type": "Patient", "identifier": dict(NUMBER)}
+    added = {"url": "http://ehr.invalid/witness", "valueReference": who}
+    edit(site, "refill", "R-1", lambda resource: resource.setdefault("extension", []).append(copy(added)))
+    site.pull()
+    site.send(corrected("B2", 2))
+    site.push()
+    there = site.one("refill", "R-1")
+    assert there["contained"][0]["batch"]["lotNumber"] == "B2"
+    assert added in there["extension"]
+
+
 def test_a_segment_is_closed_and_keeps_what_was_added(site: Site) -> None:
     edit(site, "segment", "P-3", add)
     assert site.pull() == {"unchanged": 1}
