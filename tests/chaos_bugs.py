@@ -74,7 +74,7 @@ def nothing_is_read_back() -> None:
     """After an unknown outcome the same is sent again, as if nothing had been."""
     from service.sync import push
 
-    push.read_back = lambda ehr, endpoint, parcels: (parcels, [])
+    push.read_back = lambda ehr, endpoint, parcels, patients, now: (parcels, [])
 
 
 def any_answer_counts() -> None:
