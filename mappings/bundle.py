@@ -156,10 +156,8 @@ def read_fhir(content: Json, *, source: str = "fhir") -> Reading:
     events: list[Event] = []
     errors: list[Issue] = []
     notes: list[Issue] = []
-    ready = [_prepared(entry, source, errors, notes) for entry in listed]
-    sources = Sources(
-        (url, resource) for (_, url, _), resource in zip(listed, ready, strict=True) if resource
-    )
+    sources = Sources()
+    ready = [_prepared(entry, source, sources, errors, notes) for entry in listed]
     told = 0
     for (at, _, _), resource in zip(listed, ready, strict=True):
         found = telling_of(resource) if resource else None
@@ -207,13 +205,16 @@ def _misshapen(at: str) -> Issue:
     return Issue(at, "shape", "is not shaped as FHIR R4 has it, so it cannot be read")
 
 
-def _prepared(entry: incoming.Entry, source: str, errors: list[Issue], notes: list[Issue]) -> Json | None:
-    at, _, resource = entry
+def _prepared(
+    entry: incoming.Entry, source: str, sources: Sources, errors: list[Issue], notes: list[Issue]
+) -> Json | None:
+    """`incoming.prepare`, among the `sources` from then on."""
+    at, url, resource = entry
     try:
         told = telling_of(resource)
         ready = incoming.prepare(resource, at, told[0] if told else None, source, errors, notes)
         if ready is not None:
-            Sources([(None, ready)])
+            sources.add(url, ready)
         return ready
     except SHAPES:
         errors.append(_misshapen(at))

@@ -41,6 +41,8 @@ def _number(text: str) -> Decimal:
         value = Decimal(text)
     except InvalidOperation:
         raise _Unusable("$", "number", f"{text!r} is not a decimal number") from None
+    if len(text) <= MAX_EXPONENT and "e" not in text and "E" not in text:
+        return value  # too short to be beyond
     exponent = value.as_tuple().exponent
     if not isinstance(exponent, int) or abs(exponent) > MAX_EXPONENT or abs(value.adjusted()) > MAX_EXPONENT:
         raise _Unusable("$", "number", f"the exponent of {text} is beyond 10^{MAX_EXPONENT}")

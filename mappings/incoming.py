@@ -7,7 +7,7 @@ from typing import Any
 
 from . import identity
 from .codes import UCUM, sid
-from .exact_json import copied, dumps
+from .exact_json import dumps, reread
 from .paths import Json
 from .rates import rate_unit_issues
 from .rows import Issue, MappingError
@@ -66,7 +66,7 @@ def prepare(
     if any(mark in text for mark in NOTICED):
         ready = _Copier(found, notes, keep_mg).copied(resource, at)
     else:
-        ready = copied(resource)  # without a look at every element
+        ready = reread(text)  # without a look at every element
     errors.extend(found)
     if found:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Json = Any
@@ -21,6 +21,11 @@ class Step:
     element: str
     where: tuple[str, Json] | None = None
     index: int | None = None
+    plain: bool = field(init=False, compare=False)
+    """Neither: the element itself."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "plain", self.where is None and self.index is None)
 
     def new_item(self) -> Json:
         return {self.where[0]: copy(self.where[1])} if self.where else {}
@@ -98,25 +103,20 @@ def copy(value: Json) -> Json:
 def child(node: Json, step: Step) -> Json:
     """What `step` leads to from `node`, or MISSING."""
     found = node.get(step.element, MISSING) if isinstance(node, dict) else MISSING
-    if found is MISSING or (step.where is None and step.index is None):
+    if step.plain or found is MISSING:
         return found
     if not isinstance(found, list):
         return MISSING
     if step.index is not None:
         return found[step.index] if step.index < len(found) else MISSING
-    for item in found:
-        if is_item(item, step):
-            return item
-    return MISSING
-
-
-def is_item(item: Json, step: Step) -> bool:
     assert step.where is not None
-    if not isinstance(item, dict):
-        return False
     key, wanted = step.where
-    value = item.get(key)
-    return bool(value == wanted) or (isinstance(wanted, dict) and same_concept(value, wanted))
+    for item in found:
+        if isinstance(item, dict):
+            value = item.get(key)
+            if value == wanted or (isinstance(wanted, dict) and same_concept(value, wanted)):
+                return item
+    return MISSING
 
 
 def get(node: Json, steps: tuple[Step, ...]) -> Json:
@@ -134,7 +134,7 @@ def put(node: Json, steps: tuple[Step, ...], new: Json) -> None:
         inner = child(node, step)
         if inner is MISSING:
             inner = step.new_item()
-            if step.where is None and step.index is None:
+            if step.plain:
                 node[step.element] = inner
             else:
                 node.setdefault(step.element, []).append(inner)
@@ -151,24 +151,23 @@ def take(node: Json, steps: tuple[Step, ...]) -> Json:
     first = steps[0]
     if not isinstance(node, dict) or first.element not in node:  # most rows of most resources end here
         return MISSING
-    if len(steps) == 1 and first.where is None and first.index is None:
+    if len(steps) == 1 and first.plain:
         return node.pop(first.element)
-    trail: list[tuple[Json, Step, Json]] = []
+    trail = [node]
     for step in steps:
-        inner = child(node, step)
-        if inner is MISSING:
+        node = node.get(step.element, MISSING) if step.plain and type(node) is dict else child(node, step)
+        if node is MISSING:
             return MISSING
-        trail.append((node, step, inner))
-        node = inner
-    for at in range(len(trail) - 1, -1, -1):
-        parent, step, taken = trail[at]
+        trail.append(node)
+    for at in range(len(steps) - 1, -1, -1):
+        parent, step = trail[at], steps[at]
         held = parent[step.element]
-        if held is taken or len(held) == 1:
+        if step.plain or len(held) == 1:
             del parent[step.element]
         else:
-            held[:] = [item for item in held if item is not taken]
+            held[:] = [item for item in held if item is not trail[at + 1]]
         # What is left of a list's item is worth keeping, unless it is only what it was found by.
-        where = trail[at - 1][1].where if at else None
+        where = steps[at - 1].where if at else None
         if parent and (where is None or len(parent) > 1 or parent != {where[0]: where[1]}):
             break
     return node

@@ -10,22 +10,24 @@ from .paths import Json
 class Sources:
     """The resources of one Bundle (or one resource), by fullUrl, type and id, and identifier."""
 
-    def __init__(self, entries: Iterable[tuple[str | None, Json]]) -> None:
+    def __init__(self, entries: Iterable[tuple[str | None, Json]] = ()) -> None:
         self.resources: list[Json] = []
         self._by_url: dict[str, Json] = {}
         self._by_identifier: dict[tuple[str, str, str], Json] = {}
         self._urls: dict[int, set[str]] = {}
         for url, resource in entries:
-            self._add(url, resource)
+            self.add(url, resource)
 
-    def _add(self, url: str | None, resource: Json) -> None:
-        self.resources.append(resource)
+    def add(self, url: str | None, resource: Json) -> None:
+        """One more; where it is misshapen what that raises, and nothing is added."""
         type = resource.get("resourceType")
+        names = _identifiers(resource)
         urls = {u for u in (url, f"{type}/{resource['id']}" if "id" in resource else None) if u}
+        self.resources.append(resource)
         self._urls[id(resource)] = urls
         for known in urls:
             self._by_url[known] = resource
-        for name in _identifiers(resource):
+        for name in names:
             self._by_identifier[(str(type), *name)] = resource
 
     def find(self, reference: Json, holder: Json) -> Json | None:
