@@ -3,8 +3,8 @@
 Drain: a backlog of refills, delivered by the runner's own threads (claim, map, validate, send, check the
 answer, record, audit) in a process of its own that does not poll meanwhile, and has delivered before. The
 bare loop posts the very transactions that were sent, but for the names of the records, as many at a time, to
-the same HAPI. The rounds go ours, bare, bare, ours: a server that grows slower does so for both. Its patients
-are there before.
+the same HAPI. The rounds go ours, bare, bare, ours: a server that grows slower does so for both, and it has
+the memory for all that is written. Its patients are there before.
 Idle: from an event accepted until HAPI holds it, beside a direct POST of a like transaction.
 
     python benchmarks/sync.py [--events 5000] [--rounds 1] [--parallel 2] [--at-least 0.9] [--hapi URL]
@@ -164,7 +164,7 @@ class Deliverer(Runner):
         return
 
 
-def drain(url: str, events: int, sent: Path, **options: int) -> Json:
+def drain(url: str, hapi: int | None, events: int, sent: Path, **options: int) -> Json:
     """Deliver a new backlog; what it took. The transactions that were sent are lines of the file `sent`."""
     tune()  # as `itb serve` is
     name = f"b{uuid.uuid4().hex[:8]}a"
@@ -181,9 +181,9 @@ def drain(url: str, events: int, sent: Path, **options: int) -> Json:
     worker.HttpEhr = Recorder  # type: ignore[misc]
     Recorder.kept = sent.open("wb")
     Ledger.spent = Spent()
-    started, cpu = time.perf_counter(), time.process_time()
+    started, own, its = time.perf_counter(), processor_s(None), processor_s(hapi)
     deliver(store)
-    took, cpu = time.perf_counter() - started, time.process_time() - cpu
+    took, own, its = time.perf_counter() - started, processor_s(None) - own, processor_s(hapi) - its
     with store.read() as c:
         counts = deliveries.counts(c)
     assert counts["sent"] == sum(counts.values()) == FIRST + events, counts
@@ -191,7 +191,8 @@ def drain(url: str, events: int, sent: Path, **options: int) -> Json:
     return {
         "name": name,
         "took": took,
-        "cpu": cpu,
+        "cpu": own,
+        "hapi": its,
         "calls": Recorder.spent.seconds,
         "writes": Ledger.spent.seconds,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -210,10 +211,10 @@ def deliver(store: Store) -> None:
     runner.stop()
 
 
-def drained(url: str, events: int, sent: Path, options: Json) -> Json:
+def drained(url: str, hapi: int | None, events: int, sent: Path, options: Json) -> Json:
     """`drain` in another process: its time and memory are the service's alone."""
-    command = [sys.executable, __file__, "--drain", str(sent), "--hapi", url]
-    command += ["--events", str(events)]
+    command = [sys.executable, __file__, "--drain", str(sent), "--hapi", url, "--events", str(events)]
+    command += ["--pid", str(hapi)] if hapi is not None else []
     command += [word for name, value in options.items() for word in (f"--{name}", str(value))]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
@@ -274,7 +275,7 @@ def pieces(bundle: bytes) -> dict[str, float]:
 def latencies(folder: Path, url: str, number: int) -> tuple[list[float], list[float]]:
     """Seconds from accepted to readable with the runner, and of direct POSTs of like bundles, in turns."""
     name = f"i{uuid.uuid4().hex[:8]}"
-    drained(url, 1, folder / "probe", {})
+    drained(url, None, 1, folder / "probe", {})
     (probe,) = (folder / "probe").read_bytes().splitlines()
     store = site(folder / "idle.db", url, name, 1)
     runner = Deliverer(store, now)  # a first poll would read all that HAPI has, and it would not be idle
@@ -318,7 +319,7 @@ def compare(
         for is_ours in (True, False) if number % 2 == 0 else (False, True):
             if is_ours:
                 sent = folder / f"sent-{number}"
-                found = drained(url, events, sent, options)
+                found = drained(url, hapi, events, sent, options)
                 bundles, name = sent.read_bytes().splitlines(), found["name"]
                 ours.append(found | {"resources": resources(bundles)})
             else:
@@ -339,18 +340,19 @@ def main() -> None:
     parser.add_argument("--at-least", type=float, default=0.9, help="fail below this ratio of the medians")
     parser.add_argument("--hapi", help="a HAPI that runs already; else one is started")
     parser.add_argument("--drain", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--pid", type=int, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     options = {"parallel": chosen.parallel, "batch_size": chosen.batch_size}
     if chosen.drain:
-        print(json.dumps(drain(chosen.hapi, chosen.events, chosen.drain, **options)))
+        print(json.dumps(drain(chosen.hapi, chosen.pid, chosen.events, chosen.drain, **options)))
         return
-    server = None if chosen.hapi else start_hapi()
+    server = None if chosen.hapi else start_hapi(memory="4g")
     url = chosen.hapi or server.base_url  # type: ignore[union-attr]
     try:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as kept:
             folder = Path(kept)
-            drained(url, 500, folder / "warm", options)  # HAPI is slow at first
             pid = server.process.pid if server is not None else None
+            drained(url, pid, chosen.events // 2, folder / "warm", options)  # HAPI compiles while it is new
             ours, bare, bundle = compare(url, pid, folder, chosen.events, chosen.rounds, options)
             idle, direct = latencies(folder, url, 20)
     finally:
@@ -361,7 +363,8 @@ def main() -> None:
 
 def processors(ours: Json, bare: Json, knows_hapi: bool) -> list[str]:
     """Where the processor's time goes: what both sides and HAPI need is what a full machine can give."""
-    sides = (("itb-fhir", ours, "cpu"), ("bare loop", bare, "cpu"), ("HAPI for the loop", bare, "hapi"))
+    sides = (("itb-fhir", ours, "cpu"), ("HAPI for it", ours, "hapi"), ("bare loop", bare, "cpu"))
+    sides += (("HAPI for the loop", bare, "hapi"),)
     return [
         f"{title} {statistics.median(one[key] / one['resources'] for one in side) * 1000:.2f}"
         for title, side, key in sides
@@ -380,6 +383,8 @@ def report(
         print(f"{title:40} {min(found):8.0f} {statistics.median(found):8.0f} {max(found):8.0f}")
     ratio = statistics.median(rates[0]) / statistics.median(rates[1])
     print(f"ratio of the medians: {ratio:.2f} (bar: {chosen.at_least})")
+    each = " ".join(f"{ours / bare:.2f}" for ours, bare in zip(*rates, strict=True))
+    print(f"of each drain and its bare loop: {each}")
     for title, key in (("in calls to HAPI", "calls"), ("in transactions that write the ledger", "writes")):
         share = statistics.median(one[key] / one["took"] for one in ours)
         print(f"threads {title}, on average: {share:.2f}")

@@ -34,7 +34,6 @@ LOG_TAIL = 15
 
 JAVA = (
     "java",
-    "-Xmx2g",
     # A short life: the second compiler costs more than it gives, and one collector thread is enough.
     "-XX:TieredStopAtLevel=1",
     "-XX:+UseSerialGC",
@@ -75,12 +74,14 @@ def start_hapi(
     allow_external_references: bool = False,
     jobs_every_ms: int | None = None,
     load_guide: bool = True,
+    memory: str = "2g",
 ) -> HapiServer:
     """Build the server where that is due, start it on loopback, wait until it answers.
 
     With `load_guide` it has loaded our implementation guide (mappings/ig), and so knows the profiles that our
     resources claim. `port` 0 takes a free one. `db` is the path of an H2 file or a JDBC URL of H2; None keeps
     it in memory. `search_cache_ms` None answers every search anew (HAPI's own default is 60000).
+    `memory` is the most that its heap takes, as Java writes it: all its records are there without a `db`.
     `jobs_every_ms` None goes on with jobs once a minute, as HAPI does: a bulk export then takes minutes.
     Raises `HapiUnavailable`.
     """
@@ -101,7 +102,7 @@ def start_hapi(
     log = log_path.open("a+") if log_path else tempfile.TemporaryFile("a+")  # noqa: SIM115 (outlives this)
     with log:
         process = subprocess.Popen(
-            _command(options),
+            _command(memory, options),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -141,11 +142,12 @@ def build_hapi() -> None:
         raise HapiUnavailable(f"HAPI could not be built: {done.stderr.strip()}")
 
 
-def _command(options: dict[str, object]) -> list[str]:
+def _command(memory: str, options: dict[str, object]) -> list[str]:
     properties = [f"-Dhapi.{name}={_text(value)}" for name, value in options.items()]
     archive = [f"-XX:SharedArchiveFile={ARCHIVE}"] if ARCHIVE.exists() else []
     classpath = f"{JAR}:{CLASSPATH.read_text().strip()}"
-    return [*JAVA, *archive, *properties, "-classpath", classpath, "itb.fixtures.hapi.HapiServer"]
+    java = [*JAVA, f"-Xmx{memory}", *archive, *properties]
+    return [*java, "-classpath", classpath, "itb.fixtures.hapi.HapiServer"]
 
 
 def _text(value: object) -> str:

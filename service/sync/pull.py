@@ -174,7 +174,7 @@ class Round:
             return  # not registered there, or not to be told apart: a delivery says so
         for type in types:
             try:
-                for page in ahead(self._ehr.search(type, {"patient": id, "_count": "200"})):
+                for page in ahead(self._ehr.search(type, {"patient": id})):
                     self.take(page.resources, type, None)
             except (Refused, Missing):
                 self.add({"unreadable": 1})

@@ -95,7 +95,7 @@ class Reader:
         for start in range(0, len(ids), AT_ONCE):
             some = ids[start : start + AT_ONCE]
             try:
-                for page in self._ehr.search(type, {"_id": ",".join(some), "_count": str(len(some))}):
+                for page in self._ehr.search(type, {"_id": ",".join(some)}):
                     for found in page.resources:
                         self._parts[f"{type}/{found['id']}"] = found
             except (Refused, Missing):

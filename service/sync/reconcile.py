@@ -280,7 +280,7 @@ class Comparison:
             if capability.finding(self.matrix, type) != "identifier":
                 continue
             for kind in kinds:
-                for page in self.ehr.search(type, {"identifier": f"{sid(kind)}|", "_count": "200"}):
+                for page in self.ehr.search(type, {"identifier": f"{sid(kind)}|"}):
                     run = self._extra(run, type, page.resources)
         return run
 
