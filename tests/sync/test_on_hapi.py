@@ -27,7 +27,8 @@ from service.store import conflicts, deliveries, endpoints, events
 from service.store.conflicts import Conflict
 from service.store.engine import Store, migrate
 from service.store.keys import Caller
-from service.sync import first_load
+from service.sync import first_load, readback
+from service.sync.ehr import HttpEhr
 from service.sync.pull import read_waiting
 from service.sync.resolve import decide
 from service.sync.worker import connect, sync_once
@@ -131,6 +132,17 @@ def lone_ward(tmp_path: Path) -> Iterator[Ward]:
     with opened(tmp_path, server.base_url) as made:
         yield made
     server.stop()
+
+
+def test_as_many_patients_as_are_looked_up_together_come_on_one_page(hapi: str) -> None:
+    """A second page would keep a delivery waiting for half a second."""
+    ehr, run = HttpEhr(hapi), uuid.uuid4().hex[:8]
+    names = [{"system": MRN, "value": f"{run}-{n}"} for n in range(readback.TOKENS)]
+    for name in names:
+        ehr.create({"resourceType": "Patient", "identifier": [name]}, f"identifier={MRN}|{name['value']}")
+    asked = {"identifier": ",".join(f"{MRN}|{name['value']}" for name in names)}
+    (page,) = ehr.search("Patient", asked)
+    assert len(page.resources) == len(names)
 
 
 def test_a_lot_corrected_there_is_a_new_version_once(ward: Ward) -> None:
