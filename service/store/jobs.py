@@ -55,12 +55,17 @@ END $$
     FOR EACH ROW WHEN (NEW.due_at IS NOT NULL) EXECUTE FUNCTION itb_defer_lane()""",
 )
 
+# A worker that lives leaves one too, where the database did not take that it is done: nobody has its lane.
 _LOST = f"""
 DELETE FROM procrastinate_jobs j WHERE queue_name = '{QUEUE}' AND (
   status NOT IN ('todo', 'doing')
-  OR status = 'doing' AND NOT EXISTS (
-    SELECT 1 FROM procrastinate_workers w
-    WHERE w.id = j.worker_id AND w.last_heartbeat > now() - make_interval(secs => {STALE_S})))
+  OR status = 'doing' AND (
+    NOT EXISTS (SELECT 1 FROM procrastinate_workers w
+                WHERE w.id = j.worker_id AND w.last_heartbeat > now() - make_interval(secs => {STALE_S}))
+    OR EXISTS (SELECT 1 FROM procrastinate_events e WHERE e.job_id = j.id AND e.type = 'started'
+               AND e.at < now() - make_interval(secs => {STALE_S}))
+    AND NOT EXISTS (SELECT 1 FROM lanes l WHERE l.until > :now AND l.lane = j.args->>'lane'
+                    AND l.endpoint_id = (j.args->>'endpoint_id')::bigint)))
 """
 _DUE_BY_OUR_CLOCK = f"""
 UPDATE procrastinate_jobs j SET scheduled_at = NULL FROM lanes l
@@ -107,11 +112,11 @@ def _run(c: Connection, statement: str) -> None:
 
 
 def sweep(c: Connection, *, now: datetime) -> int:
-    """Throw away what killed workers left, and defer each waiting lane that has no job and may go; how many.
+    """Throw away jobs that nobody is about, and defer each waiting lane that has no job and may go; how many.
 
     `now` is the workers' clock, by which lanes are due.
     """
-    c.execute(text(_LOST))
+    c.execute(text(_LOST), {"now": stamp(now)})
     c.execute(text(_DUE_BY_OUR_CLOCK), {"now": stamp(now)})  # the database's may be behind
     made = c.execute(text(_DEFER.format(lanes=_WITHOUT_A_JOB)), {"now": stamp(now)}).scalar()
     return len(made or ())

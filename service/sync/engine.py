@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable
 from datetime import datetime
 
 import procrastinate
+from procrastinate.exceptions import ConnectorException
 
 from service.store import endpoints, jobs
 from service.store.endpoints import Endpoint
@@ -27,6 +29,7 @@ from .worker import Link, Links, Runner, link_to, step_name, way_by
 
 CONCURRENCY = 4
 SWEEP_S = 2.0
+AGAIN_S = 1.0
 MANY = 1000
 """After so many new jobs at once PostgreSQL must be told to count anew, or finding one reads them all."""
 log = make_log()
@@ -52,11 +55,22 @@ class Spread:
         sweeper = threading.Thread(target=self._sweep, name="itb-sweep", daemon=True)
         sweeper.start()
         try:
-            asyncio.run(self._serve())
+            while not self._served():
+                time.sleep(AGAIN_S)
         finally:
             self._stop.set()
             runner.stop()
             sweeper.join(10)
+
+    def _served(self) -> bool:
+        """True after a signal; False where the database refused something, as to one side of a deadlock."""
+        try:
+            asyncio.run(self._serve())
+        except ConnectorException as error:
+            # Its text may name a lane, and so a patient.
+            log.warning("the queue failed; begun again", error=type(error.__cause__ or error).__name__)
+            return False
+        return True
 
     async def _serve(self) -> None:
         url = self._store.engine.url.set(drivername="postgresql")

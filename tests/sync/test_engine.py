@@ -115,6 +115,30 @@ def test_jobs_that_are_lost_are_made_again(store: Store) -> None:
     assert {job.status for job in deferred(store).values()} == {"todo"}
 
 
+@pytest.mark.parametrize(
+    ("seconds", "leased", "lost"), [(60, False, True), (60, True, False), (1, False, False)]
+)
+def test_a_job_that_its_living_worker_could_not_finish_is_made_again(
+    store: Store, seconds: int, leased: bool, lost: bool
+) -> None:
+    """As where a deadlock came between: the worker goes on, and will not come back to it."""
+    accept(store, loaded(1))
+    with store.write() as c:
+        c.execute(text("INSERT INTO procrastinate_workers DEFAULT VALUES"))
+        c.execute(
+            text(
+                "UPDATE procrastinate_jobs "
+                "SET status = 'doing', worker_id = (SELECT max(id) FROM procrastinate_workers)"
+            )
+        )
+        ago = {"at": now() - timedelta(seconds=seconds)}
+        c.execute(text("UPDATE procrastinate_events SET at = :at WHERE type = 'started'"), ago)
+        until = stamp(now() + timedelta(seconds=30)) if leased else None
+        c.execute(text("UPDATE lanes SET until = :until"), {"until": until})
+        assert jobs.sweep(c, now=now() + timedelta(seconds=1)) == lost
+    assert [job.status for job in deferred(store).values()] == ["todo" if lost else "doing"]
+
+
 def test_a_lane_that_is_due_by_our_clock_does_not_wait_for_the_database_s(store: Store) -> None:
     accept(store, loaded(1))
     ours = now() + timedelta(hours=1)
@@ -217,6 +241,50 @@ def test_three_workers_deliver_in_order_though_one_is_killed(postgresql_url: str
     assert check(left_behind(store, target.writes(), events, log, 0.0)) == []
     assert {job.status for job in deferred(store).values()} <= {"todo"}, "what is left finds nothing to do"
     store.close()
+
+
+def test_a_worker_outlives_what_its_database_refuses(postgresql_url: str, tmp_path: Path) -> None:
+    """It ends one side of a deadlock, as two workers that start may make one, and its connections end."""
+    target, log = FakeTarget("", 3), tmp_path / "log"
+    store = Store(postgresql_url)
+    migrate(store)
+    prepare(store, "procrastinate")
+    with store.write() as c:
+        endpoints.add(c, 1, "ward", target.url, {"poll_seconds": 60}, now=now())
+    sent = loaded(200, pumps=20)
+    events = [one.event for one in sent]
+    target.register([dict(p) for p in {tuple(e["patient"].items()): e["patient"] for e in events}.values()])
+    with store.read() as c:
+        c.execute(text("LOCK TABLE procrastinate_workers IN ACCESS EXCLUSIVE MODE"))
+        worker = start(postgresql_url, log)
+        wait_until(lambda: ended(store, "pg_cancel_backend", "query LIKE '%prune_stalled_workers%'"), log)
+    try:
+        for at in range(0, len(sent), 100):
+            accept(store, sent[at : at + 100])
+            wait_until(lambda: not waiting(store), log)
+            assert ended(store, "pg_terminate_backend", "true")
+        wait_until(lambda: heeds_sigterm(worker), log)
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(30) == 0
+    finally:
+        if worker.poll() is None:
+            os.killpg(worker.pid, signal.SIGKILL)
+            worker.wait()
+        target.stop()
+    assert check(left_behind(store, target.writes(), events, log, 0.0)) == []
+    store.close()
+
+
+def ended(store: Store, how: str, which: str) -> int:
+    """End statements or connections of others in this database; how many."""
+    with store.read() as c:
+        found = c.execute(
+            text(
+                f"SELECT count({how}(pid)) FROM pg_stat_activity "
+                f"WHERE datname = current_database() AND pid <> pg_backend_pid() AND {which}"
+            )
+        )
+        return int(found.scalar_one())
 
 
 def waiting(store: Store) -> int:
