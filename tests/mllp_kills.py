@@ -134,6 +134,7 @@ async def _send_all(service: Service, everyone: list[Sender], kills: int, chance
         asyncio.create_task(_send(service.port, one, random.Random(chance.random()))) for one in everyone
     ]
     while not all(task.done() for task in tasks):
+        assert service.process.poll() is None, "the service ended by itself"
         answered = sum(len(one.answers) for one in everyone)
         if marks and answered >= marks[0]:
             marks.pop(0)

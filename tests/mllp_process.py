@@ -57,16 +57,14 @@ def reordered() -> None:
 
 def answered_anew() -> None:
     """Does not keep the first answer."""
-    real = intake._one
+    real = intake._Taking._one
 
-    def one(*args: Any) -> intake.Taken:
-        taken = real(*args)
-        it, now = args[2], args[-1]
-        return (
-            intake.Taken(taken.outcome, answers.answer(it, (), now)) if taken.outcome == "repeated" else taken
-        )
+    def one(taking: Any, it: Any) -> intake.Taken:
+        taken = real(taking, it)
+        anew = intake.Taken(taken.outcome, answers.answer(it, (), taking._clock()))
+        return anew if taken.outcome == "repeated" else taken
 
-    intake._one = one
+    intake._Taking._one = one  # type: ignore[method-assign]
 
 
 BUGS: dict[str, Callable[[], None]] = {

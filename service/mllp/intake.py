@@ -14,13 +14,14 @@ from datetime import datetime
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from mappings.event import Event, identity
 from mappings.rows import Issue, MappingError
 from service.chain import Damaged
-from service.intake import admit
-from service.store import audit, endpoints, messages
+from service.intake import admit_many
+from service.store import audit, endpoints, events, messages
 from service.store.endpoints import Endpoint
 from service.store.engine import Store
-from service.store.events import content_hash
+from service.store.events import Accepted, content_hash
 from service.store.faults import fault_of
 from service.store.messages import Known, New, Stored, Told
 from service.store.times import stamp
@@ -86,58 +87,136 @@ def _is_bug(issues: Sequence[Issue]) -> bool:
 
 def _together(store: Store, tenant_id: int, received: Sequence[Understood], clock: Clock) -> list[Taken]:
     keys = {key for it in received if it.key for key in (it.key, other_key(it))}
-    new: list[New] = []
+    names = {identity(event) for it in received for event in it.events}
     with store.write() as c:
-        known = messages.known(c, tenant_id, keys) if keys else {}
-        targets = endpoints.every(c, tenant_id)
-        done = [_one(c, tenant_id, it, known, new, targets, clock()) for it in received]
-        messages.add(c, tenant_id, new, now=clock())
-    return done
-
-
-def _one(
-    c: Connection,
-    tenant_id: int,
-    it: Understood,
-    known: dict[str, Known],
-    new: list[New],
-    targets: Sequence[Endpoint],
-    now: datetime,
-) -> Taken:
-    if not it.key or it.sender is None:
-        return Taken("unknown", answers.answer(it, it.issues, now), issues=it.issues)
-    name, key, issues = it.sender.name, it.key, it.issues
-    told: list[Told] = []
-    first = known.get(key)
-    if first is not None and first.content_hash != it.content_hash:
-        key, first = other_key(it), known.get(other_key(it))
-        why = "belongs to another message of this sender: send this one under an id of its own"
-        issues = (Issue("MSH[1]-10", "control-id-used", why),)
-    if first is not None:
-        return Taken("repeated", first.answer, name, id=first.id)
-    if not issues:
-        told, refused = _admit(c, tenant_id, it.sender, it, targets, now)
-        issues = tuple(refused)
-    status = status_of(issues) if issues else "taken"
-    answered = answers.answer(it, issues, now)
-    new.append(
-        New(
-            key=key,
-            sender=name,
-            application=it.field(3)[:LONGEST],
-            facility=it.field(4)[:LONGEST],
-            control_id=it.field(10)[:LONGEST],
-            type=it.field(9)[:LONGEST],
-            status=status,
-            content_hash=it.content_hash,
-            raw=it.content,
-            answer=answered,
-            issues=issues or it.notes,
-            told=told,
+        taking = _Taking(
+            c,
+            tenant_id,
+            clock,
+            messages.known(c, tenant_id, keys) if keys else {},
+            set(events.versions_of(c, tenant_id, names)),
+            endpoints.every(c, tenant_id),
         )
-    )
-    known[key] = Known(None, key, it.content_hash, answered)
-    return Taken(status, answered, name, issues)
+        for it in received:
+            taking.take(it)
+        return taking.end()
+
+
+class _Taking:
+    """Messages of one transaction. Those that follow each other and tell of new records are admitted as one.
+
+    `known` are the messages that are kept, by their keys; `heard` the records that the ledger knows.
+    """
+
+    def __init__(
+        self,
+        c: Connection,
+        tenant_id: int,
+        clock: Clock,
+        known: dict[str, Known],
+        heard: set[tuple[str, str]],
+        targets: Sequence[Endpoint],
+    ) -> None:
+        self._c, self._tenant_id, self._clock, self._targets = c, tenant_id, clock, targets
+        self._known, self._heard = known, heard
+        self._plain: list[Understood] = []
+        self._new: list[New] = []
+        self._done: list[Taken] = []
+
+    def take(self, it: Understood) -> None:
+        plain = self._is_plain(it)
+        if self._plain and not (plain and it.sender == self._plain[0].sender):
+            self._admit_plain()
+        if plain:
+            self._plain.append(it)
+        else:
+            self._done.append(self._one(it))
+        self._heard.update(identity(event) for event in it.events)
+
+    def end(self) -> list[Taken]:
+        """What became of each."""
+        self._admit_plain()
+        messages.add(self._c, self._tenant_id, self._new, now=self._clock())
+        return self._done
+
+    def _is_plain(self, it: Understood) -> bool:
+        return (
+            it.sender is not None
+            and not it.issues
+            and len(it.events) == 1
+            and identity(it.events[0]) not in self._heard
+            and it.key not in self._known
+            and all(it.key != other.key for other in self._plain)
+        )
+
+    def _admit_plain(self) -> None:
+        plain, self._plain = self._plain, []
+        if not plain:
+            return
+        assert (sender := plain[0].sender) is not None
+        now = self._clock()
+        sent = [it.events[0] for it in plain]
+        admitted = admit_many(
+            self._c,
+            self._tenant_id,
+            sent,
+            received_at=now,
+            actor=_actor(sender),
+            endpoints=self._targets,
+            origin=_origin(sender, self._targets),
+        )
+        for it, event, done in zip(plain, sent, admitted, strict=True):
+            told: list[Told] = []
+            issues = _told(self._c, self._tenant_id, sender, it, event, done, told, now)
+            self._done.append(self._keep(it, it.key, sender, told, issues, now))
+
+    def _one(self, it: Understood) -> Taken:
+        now = self._clock()
+        if not it.key or it.sender is None:
+            return Taken("unknown", answers.answer(it, it.issues, now), issues=it.issues)
+        key, issues = it.key, it.issues
+        told: list[Told] = []
+        first = self._known.get(key)
+        if first is not None and first.content_hash != it.content_hash:
+            key, first = other_key(it), self._known.get(other_key(it))
+            why = "belongs to another message of this sender: send this one under an id of its own"
+            issues = (Issue("MSH[1]-10", "control-id-used", why),)
+        if first is not None:
+            return Taken("repeated", first.answer, it.sender.name, id=first.id)
+        if not issues:
+            told, refused = _admit(self._c, self._tenant_id, it.sender, it, self._targets, now)
+            issues = tuple(refused)
+        return self._keep(it, key, it.sender, told, issues, now)
+
+    def _keep(
+        self,
+        it: Understood,
+        key: str,
+        sender: Sender,
+        told: list[Told],
+        issues: Sequence[Issue],
+        now: datetime,
+    ) -> Taken:
+        status = status_of(issues) if issues else "taken"
+        answered = answers.answer(it, issues, now)
+        self._new.append(
+            New(
+                key=key,
+                sender=sender.name,
+                application=it.field(3)[:LONGEST],
+                facility=it.field(4)[:LONGEST],
+                control_id=it.field(10)[:LONGEST],
+                type=it.field(9)[:LONGEST],
+                status=status,
+                content_hash=it.content_hash,
+                raw=it.content,
+                answer=answered,
+                issues=tuple(issues) or it.notes,
+                told=told,
+            )
+        )
+        self._known[key] = Known(None, key, it.content_hash, answered)
+        return Taken(status, answered, sender.name, tuple(issues))
 
 
 LONGEST = 250
@@ -174,25 +253,51 @@ def _admit_each(
 ) -> tuple[list[Told], list[Issue]]:
     told: list[Told] = []
     issues: list[Issue] = []
-    actor = f"mllp/{sender.name}"
-    own = endpoints.of_sender(targets, sender.name)
-    origin = own.name if own is not None else None
     for event in it.events:
-        try:
-            done = admit(c, tenant_id, event, received_at=now, actor=actor, endpoints=targets, origin=origin)
-        except MappingError as error:
-            issues.extend(error.issues)
-            continue
-        except Damaged as error:  # what it must be checked against cannot be trusted
-            issues.append(Issue("$", "ledger-damaged", str(error)))
-            continue
-        if done.seq is None:
-            issues.append(Issue("version", "conflict", done.reason or ""))
-            continue
-        told.append((done.seq, content_hash(event)))
-        if it.notes and done.outcome != "replayed":
-            audit.converted(c, tenant_id, event, it.notes, at=stamp(now), actor=actor)
+        (done,) = admit_many(
+            c,
+            tenant_id,
+            [event],
+            received_at=now,
+            actor=_actor(sender),
+            endpoints=targets,
+            origin=_origin(sender, targets),
+        )
+        issues.extend(_told(c, tenant_id, sender, it, event, done, told, now))
     return ([], issues) if issues else (told, issues)
+
+
+def _told(
+    c: Connection,
+    tenant_id: int,
+    sender: Sender,
+    it: Understood,
+    event: Event,
+    done: Accepted | MappingError | Damaged,
+    told: list[Told],
+    now: datetime,
+) -> list[Issue]:
+    """Why the ledger did not take the event; else it is one of those that were `told`."""
+    if isinstance(done, MappingError):
+        return list(done.issues)
+    if isinstance(done, Damaged):  # what it must be checked against cannot be trusted
+        return [Issue("$", "ledger-damaged", str(done))]
+    if done.seq is None:
+        return [Issue("version", "conflict", done.reason or "")]
+    told.append((done.seq, content_hash(event)))
+    if it.notes and done.outcome != "replayed":
+        audit.converted(c, tenant_id, event, it.notes, at=stamp(now), actor=_actor(sender))
+    return []
+
+
+def _actor(sender: Sender) -> str:
+    return f"mllp/{sender.name}"
+
+
+def _origin(sender: Sender, targets: Sequence[Endpoint]) -> str | None:
+    """The endpoint that is the sender itself: it is not told what it said."""
+    own = endpoints.of_sender(targets, sender.name)
+    return own.name if own is not None else None
 
 
 # --- retry ----------------------------------------------------------------------------------------------
