@@ -21,7 +21,7 @@ from service.intake import admit_many
 from service.store import audit, endpoints, events, messages
 from service.store.endpoints import Endpoint
 from service.store.engine import Store
-from service.store.events import Accepted, content_hash
+from service.store.events import content_hash
 from service.store.faults import fault_of
 from service.store.messages import Known, New, Stored, Told
 from service.store.times import stamp
@@ -155,19 +155,9 @@ class _Taking:
             return
         assert (sender := plain[0].sender) is not None
         now = self._clock()
-        sent = [it.events[0] for it in plain]
-        admitted = admit_many(
-            self._c,
-            self._tenant_id,
-            sent,
-            received_at=now,
-            actor=_actor(sender),
-            endpoints=self._targets,
-            origin=_origin(sender, self._targets),
-        )
-        for it, event, done in zip(plain, sent, admitted, strict=True):
-            told: list[Told] = []
-            issues = _told(self._c, self._tenant_id, sender, it, event, done, told, now)
+        sent = [(it, it.events[0]) for it in plain]
+        admitted = _admit_many(self._c, self._tenant_id, sender, sent, self._targets, now)
+        for it, (told, issues) in zip(plain, admitted, strict=True):
             self._done.append(self._keep(it, it.key, sender, told, issues, now))
 
     def _one(self, it: Understood) -> Taken:
@@ -254,50 +244,45 @@ def _admit_each(
     told: list[Told] = []
     issues: list[Issue] = []
     for event in it.events:
-        (done,) = admit_many(
-            c,
-            tenant_id,
-            [event],
-            received_at=now,
-            actor=_actor(sender),
-            endpoints=targets,
-            origin=_origin(sender, targets),
-        )
-        issues.extend(_told(c, tenant_id, sender, it, event, done, told, now))
+        ((some, why),) = _admit_many(c, tenant_id, sender, [(it, event)], targets, now)
+        told += some
+        issues += why
     return ([], issues) if issues else (told, issues)
 
 
-def _told(
+def _admit_many(
     c: Connection,
     tenant_id: int,
     sender: Sender,
-    it: Understood,
-    event: Event,
-    done: Accepted | MappingError | Damaged,
-    told: list[Told],
+    sent: Sequence[tuple[Understood, Event]],
+    targets: Sequence[Endpoint],
     now: datetime,
-) -> list[Issue]:
-    """Why the ledger did not take the event; else it is one of those that were `told`."""
-    if isinstance(done, MappingError):
-        return list(done.issues)
-    if isinstance(done, Damaged):  # what it must be checked against cannot be trusted
-        return [Issue("$", "ledger-damaged", str(done))]
-    if done.seq is None:
-        return [Issue("version", "conflict", done.reason or "")]
-    told.append((done.seq, content_hash(event)))
-    if it.notes and done.outcome != "replayed":
-        audit.converted(c, tenant_id, event, it.notes, at=stamp(now), actor=_actor(sender))
-    return []
-
-
-def _actor(sender: Sender) -> str:
-    return f"mllp/{sender.name}"
-
-
-def _origin(sender: Sender, targets: Sequence[Endpoint]) -> str | None:
-    """The endpoint that is the sender itself: it is not told what it said."""
+) -> list[tuple[list[Told], list[Issue]]]:
+    """Of each event (of its message) that it is told, or why not; several as `admit_many` takes them."""
+    actor = f"mllp/{sender.name}"
     own = endpoints.of_sender(targets, sender.name)
-    return own.name if own is not None else None
+    admitted = admit_many(
+        c,
+        tenant_id,
+        [event for _, event in sent],
+        received_at=now,
+        actor=actor,
+        endpoints=targets,
+        origin=own.name if own is not None else None,
+    )
+    made: list[tuple[list[Told], list[Issue]]] = []
+    for (it, event), done in zip(sent, admitted, strict=True):
+        if isinstance(done, MappingError):
+            made.append(([], done.issues))
+        elif isinstance(done, Damaged):  # what it must be checked against cannot be trusted
+            made.append(([], [Issue("$", "ledger-damaged", str(done))]))
+        elif done.seq is None:
+            made.append(([], [Issue("version", "conflict", done.reason or "")]))
+        else:
+            if it.notes and done.outcome != "replayed":
+                audit.converted(c, tenant_id, event, it.notes, at=stamp(now), actor=actor)
+            made.append(([(done.seq, content_hash(event))], []))
+    return made
 
 
 # --- retry ----------------------------------------------------------------------------------------------

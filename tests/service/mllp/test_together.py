@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
@@ -76,7 +76,7 @@ def left_by(empty: Path, batches: Sequence[Sequence[bytes]], senders: list[Sende
     return [(one.outcome, one.answer, one.sender, one.issues) for one in done], rows
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=60)
 @given(sent=st.lists(told(), min_size=2, max_size=9))
 def test_together_is_as_one_by_one(empty: Path, senders: list[Sender], sent: list[bytes]) -> None:
     assert left_by(empty, [sent], senders) == left_by(empty, [[one] for one in sent], senders)
@@ -117,7 +117,7 @@ class Nothing:
         return
 
 
-def noticed(empty: Path, senders: list[Sender], second: bytes, bug: Any) -> None:
+def noticed(empty: Path, senders: list[Sender], second: bytes, bug: Callable[[], None]) -> None:
     sent = [message(interrogation(1, 0)), second]
     alone = left_by(empty, [[one] for one in sent], senders)
     assert left_by(empty, [sent], senders) == alone
