@@ -146,7 +146,7 @@ class Ehr(Protocol):
     def read(self, type: str, id: str) -> Json:
         """The current version; raises `Missing`."""
 
-    def search(self, type: str, params: dict[str, str]) -> Iterator[Page]:
+    def search(self, type: str, params: Mapping[str, str]) -> Iterator[Page]:
         """The pages of a search, never from a cache of old results."""
 
     def type_history(self, type: str, since: str) -> Iterator[Page]:
@@ -196,12 +196,12 @@ class HttpEhr:
 
         return self._get(f"{self.url}/{type}/{id}", check)
 
-    def search(self, type: str, params: dict[str, str]) -> Iterator[Page]:
+    def search(self, type: str, params: Mapping[str, str]) -> Iterator[Page]:
         def check(found: Json) -> None:
             if any(one["resourceType"] != type for one in _matches(_bundle(found, "searchset"))):
                 raise Ambiguous("the answer is to another search", 200)
 
-        params = PAGE | params
+        params = {**PAGE, **params}
         yield from self._pages(f"{self.url}/{type}?{urlencode(params, safe='|:,')}", check)
 
     def type_history(self, type: str, since: str) -> Iterator[Page]:
