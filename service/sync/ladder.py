@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from mappings import MappingError, bundle, chart, provenance, read_fhir
-from mappings.dose_change import ALONE, Place
 from mappings.event import Event
 from mappings.exact_json import dumps
 from mappings.identity import resource_identity
@@ -74,17 +73,12 @@ def _charted(matrix: Matrix, event: Event, types: Sequence[str], why: tuple[str,
 
 
 def shape(
-    plan: Plan,
-    event: Event,
-    *,
-    place: Place = ALONE,
-    recorded: str | None = None,
-    encoded: list[Json] | None = None,
+    plan: Plan, event: Event, encoded: list[Json] | None = None, *, recorded: str | None = None
 ) -> list[Json]:
-    """The event's resources in the form of its plan; `encoded` at that place, as in `choose`."""
+    """The event's resources in the form of its plan; `encoded` as in `choose`, at its place."""
     if plan.rung == "chart":
         return chart.encode(event, plan.types)
-    own = bundle.encode(event, place) if encoded is None else encoded
+    own = bundle.encode(event) if encoded is None else encoded
     made = [*own, provenance.encode(event, own, recorded)]
     return [resource for resource in made if resource["resourceType"] in plan.types]
 

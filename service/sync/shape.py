@@ -267,7 +267,7 @@ def _draft(
     if place != ALONE:
         encoded = encode(event, place)
     recorded = _milliseconds(stored.received_at)
-    own = ladder.shape(plan, event, recorded=recorded, encoded=encoded)
+    own = ladder.shape(plan, event, encoded, recorded=recorded)
     return Draft(delivery, event, own, moved, _gone(matrix, delivery, event, plan, others), plan)
 
 
