@@ -199,6 +199,25 @@ def start(url: str, log: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(WORKER, env=env, stdout=out, stderr=out, start_new_session=True)
 
 
+def end(workers: list[subprocess.Popen[bytes]]) -> None:
+    """Those that still run, the hard way."""
+    for worker in workers:
+        if worker.poll() is None:
+            os.killpg(worker.pid, signal.SIGKILL)
+            worker.wait()
+
+
+def open_to(target: FakeTarget, url: str, events: list[Any]) -> Store:
+    """A ledger that delivers to the target, which has the patients of these events."""
+    store = Store(url)
+    migrate(store)
+    prepare(store, "procrastinate")
+    with store.write() as c:
+        endpoints.add(c, 1, "ward", target.url, {"poll_seconds": 60}, now=now())
+    target.register([dict(p) for p in {tuple(e["patient"].items()): e["patient"] for e in events}.values()])
+    return store
+
+
 def heeds_sigterm(process: subprocess.Popen[bytes]) -> bool:
     """Whether it has a handler for it by now (proc(5), SigCgt: a bit for each signal that is caught)."""
     status = Path(f"/proc/{process.pid}/status").read_text()
@@ -208,14 +227,9 @@ def heeds_sigterm(process: subprocess.Popen[bytes]) -> bool:
 
 def test_three_workers_deliver_in_order_though_one_is_killed(postgresql_url: str, tmp_path: Path) -> None:
     target, log = FakeTarget("status=503@5%;reset-after@2%/transaction", 3), tmp_path / "log"
-    store = Store(postgresql_url)
-    migrate(store)
-    prepare(store, "procrastinate")
-    with store.write() as c:
-        endpoints.add(c, 1, "ward", target.url, {"poll_seconds": 60}, now=now())
     sent = loaded(400, pumps=20)
     events = [one.event for one in sent]
-    target.register([dict(p) for p in {tuple(e["patient"].items()): e["patient"] for e in events}.values()])
+    store = open_to(target, postgresql_url, events)
     workers = [start(postgresql_url, log) for _ in range(3)]
     try:
         sender = threading.Thread(target=lambda: accept(store, sent))
@@ -233,10 +247,7 @@ def test_three_workers_deliver_in_order_though_one_is_killed(postgresql_url: str
             worker.send_signal(signal.SIGTERM)
         assert [worker.wait(30) for worker in workers[1:]] == [0, 0, 0]
     finally:
-        for worker in workers:
-            if worker.poll() is None:
-                os.killpg(worker.pid, signal.SIGKILL)
-                worker.wait()
+        end(workers)
         target.stop()
     assert check(left_behind(store, target.writes(), events, log, 0.0)) == []
     assert {job.status for job in deferred(store).values()} <= {"todo"}, "what is left finds nothing to do"
@@ -246,14 +257,9 @@ def test_three_workers_deliver_in_order_though_one_is_killed(postgresql_url: str
 def test_a_worker_outlives_what_its_database_refuses(postgresql_url: str, tmp_path: Path) -> None:
     """It ends one side of a deadlock, as two workers that start may make one, and its connections end."""
     target, log = FakeTarget("", 3), tmp_path / "log"
-    store = Store(postgresql_url)
-    migrate(store)
-    prepare(store, "procrastinate")
-    with store.write() as c:
-        endpoints.add(c, 1, "ward", target.url, {"poll_seconds": 60}, now=now())
     sent = loaded(200, pumps=20)
     events = [one.event for one in sent]
-    target.register([dict(p) for p in {tuple(e["patient"].items()): e["patient"] for e in events}.values()])
+    store = open_to(target, postgresql_url, events)
     with store.read() as c:
         c.execute(text("LOCK TABLE procrastinate_workers IN ACCESS EXCLUSIVE MODE"))
         worker = start(postgresql_url, log)
@@ -267,9 +273,7 @@ def test_a_worker_outlives_what_its_database_refuses(postgresql_url: str, tmp_pa
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(30) == 0
     finally:
-        if worker.poll() is None:
-            os.killpg(worker.pid, signal.SIGKILL)
-            worker.wait()
+        end([worker])
         target.stop()
     assert check(left_behind(store, target.writes(), events, log, 0.0)) == []
     store.close()
