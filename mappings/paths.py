@@ -155,7 +155,7 @@ def take(node: Json, steps: tuple[Step, ...]) -> Json:
         return node.pop(first.element)
     trail = [node]
     for step in steps:
-        node = node.get(step.element, MISSING) if step.plain and type(node) is dict else child(node, step)
+        node = child(node, step)
         if node is MISSING:
             return MISSING
         trail.append(node)
