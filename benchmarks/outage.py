@@ -27,7 +27,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from service.hapi_server import start_hapi
+from service.hapi_server import hapi_at
 from service.intake import load, take
 from service.server import free_port
 from service.store import deliveries, endpoints
@@ -229,14 +229,9 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as kept:
         back = child("hour", Path(kept) / "hour.db", chosen.waiting)
-        server = None if chosen.hapi else start_hapi()
-        hapi = chosen.hapi or server.base_url  # type: ignore[union-attr]
-        try:
+        with hapi_at(chosen.hapi) as (hapi, _):
             child("beside", Path(kept) / "warm", hapi, 500)
             alone, slowed = compare(Path(kept), hapi, chosen)
-        finally:
-            if server is not None:
-                server.stop()
     raise SystemExit(report(back, alone, slowed, chosen))
 
 

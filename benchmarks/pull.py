@@ -24,7 +24,7 @@ from typing import Any
 from mappings import load_event
 from mappings.bundle import encode
 from mappings.codes import sid
-from service.hapi_server import start_hapi
+from service.hapi_server import hapi_at
 from service.interpreter import tune
 from service.store import endpoints, events
 from service.store.engine import Store, migrate
@@ -124,22 +124,15 @@ def main() -> None:
     chosen = parser.parse_args()
     tune()  # as `itb sync` is
     run = f"b{os.getpid()}"
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        server = None if chosen.url else start_hapi(memory="4g")
-        url = chosen.url or server.base_url  # type: ignore[union-attr]
-        try:
-            fill(HttpEhr(url, deadline_s=300), run, chosen.resources)
-            first, seconds = bare(url)
-            before = memory()
-            counts, took, worked, store = pulled(url, folder)
-            grown = memory() - before
-            again, more = bare(url)
-            with store.read() as c:
-                kept = sum(len(events.find(c, 1, "ehr", f"{run}-{n}")) == 1 for n in range(chosen.resources))
-        finally:
-            if server is not None:
-                server.stop()
+    with hapi_at(chosen.url, memory="4g") as (url, _), tempfile.TemporaryDirectory() as name:
+        fill(HttpEhr(url, deadline_s=300), run, chosen.resources)
+        first, seconds = bare(url)
+        before = memory()
+        counts, took, worked, store = pulled(url, Path(name))
+        grown = memory() - before
+        again, more = bare(url)
+        with store.read() as c:
+            kept = sum(len(events.find(c, 1, "ehr", f"{run}-{n}")) == 1 for n in range(chosen.resources))
     number = chosen.resources
     # The loop before and the one after: what else the machine does changes meanwhile.
     read = (seconds * number / first + more * number / again) / 2

@@ -38,7 +38,7 @@ from mappings.exact_json import dumps, loads
 from mappings.identity import content_hash
 from mappings.validate import validate
 from service.chain import AUDIT, START, seal
-from service.hapi_server import start_hapi
+from service.hapi_server import hapi_at
 from service.intake import load, take
 from service.interpreter import tune
 from service.store import deliveries, endpoints
@@ -346,18 +346,14 @@ def main() -> None:
     if chosen.drain:
         print(json.dumps(drain(chosen.hapi, chosen.pid, chosen.events, chosen.drain, **options)))
         return
-    server = None if chosen.hapi else start_hapi(memory="4g")
-    url = chosen.hapi or server.base_url  # type: ignore[union-attr]
-    try:
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as kept:
-            folder = Path(kept)
-            pid = server.process.pid if server is not None else None
-            drained(url, pid, chosen.events // 2, folder / "warm", options)  # HAPI compiles while it is new
-            ours, bare, bundle = compare(url, pid, folder, chosen.events, chosen.rounds, options)
-            idle, direct = latencies(folder, url, 20)
-    finally:
-        if server is not None:
-            server.stop()
+    with (
+        hapi_at(chosen.hapi, memory="4g") as (url, pid),
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as kept,
+    ):
+        folder = Path(kept)
+        drained(url, pid, chosen.events // 2, folder / "warm", options)  # HAPI compiles while it is new
+        ours, bare, bundle = compare(url, pid, folder, chosen.events, chosen.rounds, options)
+        idle, direct = latencies(folder, url, 20)
     raise SystemExit(report(ours, bare, bundle, idle, direct, chosen))
 
 

@@ -11,6 +11,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -116,6 +118,19 @@ def start_hapi(
         except BaseException:
             server.stop()
             raise
+
+
+@contextmanager
+def hapi_at(url: str | None, *, memory: str = "2g") -> Iterator[tuple[str, int | None]]:
+    """(base URL, process) of what runs at `url`, its process not known; else of one that runs for as long."""
+    if url is not None:
+        yield url, None
+        return
+    server = start_hapi(memory=memory)
+    try:
+        yield server.base_url, server.process.pid
+    finally:
+        server.stop()
 
 
 def _guide() -> Path:
