@@ -17,7 +17,7 @@ from .times import stamp
 QUEUE = "itb"
 TASK = "itb.lane"
 STALE_S = 10
-"""A worker that has not been heard of for so long is taken for gone."""
+"""A job that was begun so long ago, and whose lane nobody holds, is nobody's."""
 
 _DEFER = f"""
 SELECT procrastinate_defer_jobs_v1(array_agg(
@@ -55,17 +55,17 @@ END $$
     FOR EACH ROW WHEN (NEW.due_at IS NOT NULL) EXECUTE FUNCTION itb_defer_lane()""",
 )
 
-# A worker that lives leaves one too, where the database did not take that it is done: nobody has its lane.
+# Not asked is whether its worker lives. One that does leaves a job in progress where the database refused
+# to hear that it is done, and Procrastinate's heartbeat ends for good where it was refused once.
 _LOST = f"""
 DELETE FROM procrastinate_jobs j WHERE queue_name = '{QUEUE}' AND (
   status NOT IN ('todo', 'doing')
-  OR status = 'doing' AND (
-    NOT EXISTS (SELECT 1 FROM procrastinate_workers w
-                WHERE w.id = j.worker_id AND w.last_heartbeat > now() - make_interval(secs => {STALE_S}))
-    OR EXISTS (SELECT 1 FROM procrastinate_events e WHERE e.job_id = j.id AND e.type = 'started'
-               AND e.at < now() - make_interval(secs => {STALE_S}))
-    AND NOT EXISTS (SELECT 1 FROM lanes l WHERE l.until > :now AND l.lane = j.args->>'lane'
-                    AND l.endpoint_id = (j.args->>'endpoint_id')::bigint)))
+  OR status = 'doing' AND EXISTS (
+    SELECT 1 FROM procrastinate_events e WHERE e.job_id = j.id AND e.type = 'started'
+    AND e.at < now() - make_interval(secs => {STALE_S})
+  ) AND NOT EXISTS (
+    SELECT 1 FROM lanes l WHERE l.until > :now AND l.lane = j.args->>'lane'
+    AND l.endpoint_id = (j.args->>'endpoint_id')::bigint))
 """
 _DUE_BY_OUR_CLOCK = f"""
 UPDATE procrastinate_jobs j SET scheduled_at = NULL FROM lanes l

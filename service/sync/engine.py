@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import threading
-import time
 from collections.abc import Callable
 from datetime import datetime
 
@@ -55,22 +55,36 @@ class Spread:
         sweeper = threading.Thread(target=self._sweep, name="itb-sweep", daemon=True)
         sweeper.start()
         try:
-            while not self._served():
-                time.sleep(AGAIN_S)
+            asyncio.run(self._served())
         finally:
             self._stop.set()
             runner.stop()
             sweeper.join(10)
 
-    def _served(self) -> bool:
-        """True after a signal; False where the database refused something, as to one side of a deadlock."""
-        try:
-            asyncio.run(self._serve())
-        except ConnectorException as error:
-            # Its text may name a lane, and so a patient.
-            log.warning("the queue failed; begun again", error=type(error.__cause__ or error).__name__)
-            return False
-        return True
+    async def _served(self) -> None:
+        """Serve until a signal, and begin again where the database ended that.
+
+        The signals are not Procrastinate's to catch: its worker, told to end, fails where the database
+        refuses its leave, and the signal would be forgotten.
+        """
+        told = asyncio.Event()
+        for name in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(name, told.set)
+        telling = asyncio.create_task(told.wait())
+        while not told.is_set():
+            serving = asyncio.create_task(self._serve())
+            await asyncio.wait((serving, telling), return_when=asyncio.FIRST_COMPLETED)
+            if told.is_set():
+                self._stop.set()  # a lane is left after its step
+                serving.cancel()
+            try:
+                await serving
+            except asyncio.CancelledError:
+                return
+            except ConnectorException as error:
+                # Its text may name a lane, and so a patient.
+                log.warning("the queue failed", error=type(error.__cause__ or error).__name__)
+            await asyncio.wait((telling,), timeout=AGAIN_S)
 
     async def _serve(self) -> None:
         url = self._store.engine.url.set(drivername="postgresql")
@@ -85,8 +99,7 @@ class Spread:
                 fetch_job_polling_interval=1.0,
                 delete_jobs="always",
                 shutdown_graceful_timeout=10.0,
-                update_heartbeat_interval=jobs.STALE_S / 5,
-                stalled_worker_timeout=float(jobs.STALE_S),
+                install_signal_handlers=False,
             )
 
     def _lane(self, endpoint_id: int, lane: str) -> None:

@@ -278,15 +278,15 @@ class Runner:
     def _tend(self, id: int) -> None:
         ehrs = Links(lambda endpoint: connect(endpoint, self._store, self._now))
         while not self._stop.is_set():
-            endpoint = self._endpoint(id)
-            if endpoint is not None:
-                ehr = ehrs.to(endpoint)
-                try:
+            try:
+                endpoint = self._endpoint(id)
+                if endpoint is not None:
+                    ehr = ehrs.to(endpoint)
                     self._alone("upkeep", endpoint, partial(tend, self._store, ehr, endpoint, self._now))
-                except EhrError as error:
-                    log.warning("upkeep failed", endpoint=endpoint.name, error=type(error).__name__)
-                except Exception:
-                    log.exception("upkeep failed", endpoint=endpoint.name)
+            except EhrError as error:
+                log.warning("upkeep failed", endpoint=id, error=type(error).__name__)
+            except Exception:
+                log.exception("upkeep failed", endpoint=id)
             self._stop.wait(TEND_S)
 
     def _push(self, id: int) -> None:

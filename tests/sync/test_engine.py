@@ -9,13 +9,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from chaos import FakeTarget, left_behind
 from history import check
@@ -109,6 +110,7 @@ def test_jobs_that_are_lost_are_made_again(store: Store) -> None:
     with store.write() as c:
         c.execute(text("DELETE FROM procrastinate_jobs WHERE id % 2 = 0"))
         c.execute(text("UPDATE procrastinate_jobs SET status = 'doing'"))  # by a worker that is gone
+        begun(c, seconds=60)
         assert jobs.sweep(c, now=now() + timedelta(seconds=1)) == len(whole)
         assert jobs.sweep(c, now=now()) == 0
     assert set(deferred(store)) == whole
@@ -118,25 +120,23 @@ def test_jobs_that_are_lost_are_made_again(store: Store) -> None:
 @pytest.mark.parametrize(
     ("seconds", "leased", "lost"), [(60, False, True), (60, True, False), (1, False, False)]
 )
-def test_a_job_that_its_living_worker_could_not_finish_is_made_again(
+def test_a_job_begun_long_ago_whose_lane_nobody_holds_is_made_again(
     store: Store, seconds: int, leased: bool, lost: bool
 ) -> None:
-    """As where a deadlock came between: the worker goes on, and will not come back to it."""
+    """Its worker was killed, or could not say that it is done, as where a deadlock came between."""
     accept(store, loaded(1))
     with store.write() as c:
-        c.execute(text("INSERT INTO procrastinate_workers DEFAULT VALUES"))
-        c.execute(
-            text(
-                "UPDATE procrastinate_jobs "
-                "SET status = 'doing', worker_id = (SELECT max(id) FROM procrastinate_workers)"
-            )
-        )
-        ago = {"at": now() - timedelta(seconds=seconds)}
-        c.execute(text("UPDATE procrastinate_events SET at = :at WHERE type = 'started'"), ago)
+        c.execute(text("UPDATE procrastinate_jobs SET status = 'doing'"))
+        begun(c, seconds)
         until = stamp(now() + timedelta(seconds=30)) if leased else None
         c.execute(text("UPDATE lanes SET until = :until"), {"until": until})
         assert jobs.sweep(c, now=now() + timedelta(seconds=1)) == lost
     assert [job.status for job in deferred(store).values()] == ["todo" if lost else "doing"]
+
+
+def begun(c: Connection, seconds: int) -> None:
+    ago = {"at": now() - timedelta(seconds=seconds)}
+    c.execute(text("UPDATE procrastinate_events SET at = :at WHERE type = 'started'"), ago)
 
 
 def test_a_lane_that_is_due_by_our_clock_does_not_wait_for_the_database_s(store: Store) -> None:
@@ -255,21 +255,23 @@ def test_three_workers_deliver_in_order_though_one_is_killed(postgresql_url: str
 
 
 def test_a_worker_outlives_what_its_database_refuses(postgresql_url: str, tmp_path: Path) -> None:
-    """It ends one side of a deadlock, as two workers that start may make one, and its connections end."""
+    """It ends one side of a deadlock, as two workers that start may make one; it forgets it; it hangs up."""
     target, log = FakeTarget("", 3), tmp_path / "log"
-    sent = loaded(200, pumps=20)
+    sent = loaded(300, pumps=20)
     events = [one.event for one in sent]
     store = open_to(target, postgresql_url, events)
-    with store.read() as c:
-        c.execute(text("LOCK TABLE procrastinate_workers IN ACCESS EXCLUSIVE MODE"))
+    with workers_held(store):
         worker = start(postgresql_url, log)
-        wait_until(lambda: ended(store, "pg_cancel_backend", "query LIKE '%prune_stalled_workers%'"), log)
+        refuse(store, "prune_stalled_workers", log)
     try:
         for at in range(0, len(sent), 100):
             accept(store, sent[at : at + 100])
             wait_until(lambda: not waiting(store), log)
-            assert ended(store, "pg_terminate_backend", "true")
-        wait_until(lambda: heeds_sigterm(worker), log)
+            if at:
+                assert ended(store, "pg_terminate_backend", "true")
+                continue
+            with store.write() as c:  # as another does that starts, of one whose heartbeat was refused
+                assert c.execute(text("DELETE FROM procrastinate_workers")).rowcount
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(30) == 0
     finally:
@@ -277,6 +279,40 @@ def test_a_worker_outlives_what_its_database_refuses(postgresql_url: str, tmp_pa
         target.stop()
     assert check(left_behind(store, target.writes(), events, log, 0.0)) == []
     store.close()
+
+
+def test_a_worker_ends_when_told_though_its_database_refuses_its_leave(
+    postgresql_url: str, store: Store, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    worker = start(postgresql_url, log)
+    try:
+        wait_until(lambda: registered(store), log)
+        with workers_held(store):
+            worker.send_signal(signal.SIGTERM)
+            refuse(store, "unregister_worker", log)
+        assert worker.wait(30) == 0
+    finally:
+        end([worker])
+
+
+def registered(store: Store) -> int:
+    with store.read() as c:
+        return int(c.execute(text("SELECT count(*) FROM procrastinate_workers")).scalar_one())
+
+
+@contextmanager
+def workers_held(store: Store) -> Iterator[None]:
+    """What a worker says of itself waits."""
+    with store.read() as c:
+        c.execute(text("LOCK TABLE procrastinate_workers IN ACCESS EXCLUSIVE MODE"))
+        yield
+
+
+def refuse(store: Store, which: str, log: Path) -> None:
+    """End the statement of this kind that waits, when there is one."""
+    waits = f"wait_event_type = 'Lock' AND query LIKE '%{which}%'"
+    wait_until(lambda: ended(store, "pg_cancel_backend", waits), log)
 
 
 def ended(store: Store, how: str, which: str) -> int:
