@@ -16,7 +16,7 @@ from .times import stamp
 
 QUEUE = "itb"
 TASK = "itb.lane"
-STALE_S = 10
+STALE_S = 3
 """A job that was begun so long ago, and whose lane nobody holds, is nobody's."""
 
 _DEFER = f"""
