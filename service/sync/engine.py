@@ -76,7 +76,9 @@ class Spread:
             await asyncio.wait((serving, telling), return_when=asyncio.FIRST_COMPLETED)
             if told.is_set():
                 self._stop.set()  # a lane is left after its step
-                serving.cancel()
+                while not serving.done():  # a cancellation may be lost while it starts
+                    serving.cancel()
+                    await asyncio.wait((serving,), timeout=12)
             try:
                 await serving
             except asyncio.CancelledError:
