@@ -12,7 +12,9 @@ import logging
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
+from typing import Any
 
 import procrastinate
 from procrastinate.exceptions import ConnectorException
@@ -72,37 +74,37 @@ class Spread:
             asyncio.get_running_loop().add_signal_handler(name, told.set)
         telling = asyncio.create_task(told.wait())
         while not told.is_set():
-            serving = asyncio.create_task(self._serve())
-            await asyncio.wait((serving, telling), return_when=asyncio.FIRST_COMPLETED)
-            if told.is_set():
-                self._stop.set()  # a lane is left after its step
-                while not serving.done():  # a cancellation may be lost while it starts
-                    serving.cancel()
-                    await asyncio.wait((serving,), timeout=12)
             try:
-                await serving
-            except asyncio.CancelledError:
-                return
+                await self._serve(telling)
             except ConnectorException as error:
                 # Its text may name a lane, and so a patient.
                 log.warning("the queue failed", error=type(error.__cause__ or error).__name__)
             await asyncio.wait((telling,), timeout=AGAIN_S)
 
-    async def _serve(self) -> None:
+    async def _serve(self, telling: asyncio.Task[Any]) -> None:
+        """Until `telling` is done. Only the work is cancelled: a pool that is, as it opens, tries for ever."""
         url = self._store.engine.url.set(drivername="postgresql")
         app = procrastinate.App(
             connector=procrastinate.PsycopgConnector(conninfo=url.render_as_string(hide_password=False))
         )
         app.task(name=jobs.TASK)(self._lane)
         async with app.open_async():
-            await app.run_worker_async(
-                queues=[jobs.QUEUE],
-                concurrency=CONCURRENCY,
-                fetch_job_polling_interval=1.0,
-                delete_jobs="always",
-                shutdown_graceful_timeout=10.0,
-                install_signal_handlers=False,
+            working = asyncio.create_task(
+                app.run_worker_async(
+                    queues=[jobs.QUEUE],
+                    concurrency=CONCURRENCY,
+                    fetch_job_polling_interval=1.0,
+                    delete_jobs="always",
+                    shutdown_graceful_timeout=10.0,
+                    install_signal_handlers=False,
+                )
             )
+            await asyncio.wait((working, telling), return_when=asyncio.FIRST_COMPLETED)
+            if telling.done():
+                self._stop.set()  # a lane is left after its step
+                working.cancel()
+            with suppress(asyncio.CancelledError):
+                await working
 
     def _lane(self, endpoint_id: int, lane: str) -> None:
         """One job: all that is due in the lane."""

@@ -296,6 +296,18 @@ def test_a_worker_ends_when_told_though_its_database_refuses_its_leave(
         end([worker])
 
 
+def test_workers_end_when_told_while_they_start(postgresql_url: str, store: Store, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    workers = [start(postgresql_url, log) for _ in range(6)]
+    try:
+        for worker in workers:
+            wait_until(lambda one=worker: heeds_sigterm(one), log)
+            worker.send_signal(signal.SIGTERM)
+        assert [worker.wait(30) for worker in workers] == [0] * len(workers)
+    finally:
+        end(workers)
+
+
 def registered(store: Store) -> int:
     with store.read() as c:
         return int(c.execute(text("SELECT count(*) FROM procrastinate_workers")).scalar_one())
@@ -337,4 +349,4 @@ def wait_until(true: Any, log: Path, seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, log.read_text()[-3000:]
-        time.sleep(0.05)
+        time.sleep(0.01)
