@@ -82,7 +82,7 @@ class Spread:
             await asyncio.wait((telling,), timeout=AGAIN_S)
 
     async def _serve(self, telling: asyncio.Task[Any]) -> None:
-        """Until `telling` is done. Only the work is cancelled: a pool that is, as it opens, tries for ever."""
+        """Until `telling` is done. Only the work is cancelled: a pool cancelled as it opens never ends."""
         url = self._store.engine.url.set(drivername="postgresql")
         app = procrastinate.App(
             connector=procrastinate.PsycopgConnector(conninfo=url.render_as_string(hide_password=False))
