@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import threading
 from datetime import UTC, datetime
+from queue import SimpleQueue
 
 import click
 from flask import Flask
@@ -82,11 +82,11 @@ def run_worker(store: Store, engine: str) -> None:
         Spread(store, now).run()
         store.close()
         return
-    stop = threading.Event()
+    told: SimpleQueue[int] = SimpleQueue()  # an Event may not be set in a handler: it may wait for itself
     for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: stop.set())
+        signal.signal(name, lambda number, _: told.put(number))
     runner = Runner(store, now)
     runner.start()
-    stop.wait()
+    told.get()
     runner.stop()
     store.close()

@@ -224,14 +224,16 @@ class Runner:
         self._threads: dict[tuple[int, str], threading.Thread] = {}
         self._patients: dict[int, Patients] = {}
         self._turns: dict[int, Turns] = {}
+        self._watcher = threading.Thread(target=self._watch, name="itb-watch", daemon=True)
 
     def start(self) -> None:
         """Begin; returns at once."""
-        threading.Thread(target=self._watch, name="itb-watch", daemon=True).start()
+        self._watcher.start()
 
     def stop(self) -> None:
         """Let every thread end its step, then return."""
         self._stop.set()
+        self._watcher.join(10)  # first: it begins the others
         self._store.bell.ring(list(self._patients))
         for thread in list(self._threads.values()):
             thread.join(10)
@@ -259,8 +261,8 @@ class Runner:
     def _begin(self, id: int, name: str, work: Callable[[int], None]) -> None:
         if (id, name) not in self._threads:
             thread = threading.Thread(target=work, args=(id,), name=f"itb-{name}", daemon=True)
-            self._threads[id, name] = thread
             thread.start()
+            self._threads[id, name] = thread
 
     def _endpoint(self, id: int) -> Endpoint | None:
         with self._store.read() as c:

@@ -1,10 +1,11 @@
-"""The embedded runner goes on where its database was away."""
+"""The embedded runner goes on where its database was away, and ends when it is told to."""
 
 from __future__ import annotations
 
 import threading
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -41,6 +42,31 @@ def test_every_thread_outlives_a_database_that_is_away(
     finally:
         runner.stop()
         store.close()
+
+
+def test_stopped_as_it_begins_it_ends_every_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(f"sqlite:///{tmp_path}/itb.db")
+    migrate(store)
+    with store.write() as c:
+        endpoints.add(c, 1, "ward", "http://127.0.0.1:9", {}, now=now())
+    begins, start, started = threading.Event(), threading.Thread.start, []
+
+    def start_slowly(thread: threading.Thread) -> None:
+        if thread.name == "itb-pull":
+            begins.set()
+            time.sleep(0.3)
+        start(thread)
+        started.append(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_slowly)
+    runner = worker.Runner(store, now)
+    runner.start()
+    assert begins.wait(30)
+    runner.stop()
+    store.close()
+    its_own = ("itb-watch", "itb-push", "itb-pull", "itb-upkeep")
+    assert {"itb-pull", "itb-upkeep"} <= {one.name for one in started}
+    assert [one.name for one in started if one.is_alive() and one.name.startswith(its_own)] == []
 
 
 def endpoint_of(store: Store) -> endpoints.Endpoint:
