@@ -22,6 +22,9 @@ from .sync.spread import EMBEDDED, PROCRASTINATE, prepare
 from .sync.worker import Runner
 from .verify import require_sound
 
+KILL_S = 8
+"""A request that still runs so long after SIGTERM is cut off: supervisors wait for ten seconds."""
+
 
 def now() -> datetime:
     """The service's clock."""
@@ -69,6 +72,7 @@ def run(settings: Settings, host: str, port: int) -> None:
         blocking_threads=4,
         log_access=False,
         respawn_failed_workers=True,
+        workers_kill_timeout=KILL_S,
     ).serve()
 
 

@@ -1,9 +1,13 @@
-"""The real service, killed in mid-sync against a real HAPI and started again: none lost, none doubled."""
+"""The real service, killed in mid-sync against a real HAPI and started again: none lost, none doubled.
+
+And told to end while clients hang in the middle of a request.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -148,4 +152,34 @@ def test_a_kill_in_mid_sync_loses_and_doubles_nothing(after_s: float, hapi: str,
         assert [dumps(e) for e in stored if name in dumps(e).decode()] == [dumps(e) for e in events]
         check_once_each(hapi, events)
     finally:
+        site.kill()
+
+
+HANGING = 6
+"""More than `itb serve` has threads for requests."""
+
+
+def hang(site: Site) -> socket.socket:
+    """A client whose request stops in the middle of its body."""
+    client = socket.create_connection(("127.0.0.1", site.port), timeout=30)
+    client.sendall(
+        b"POST /api/v1/events HTTP/1.1\r\nHost: itb\r\nContent-Type: application/json\r\n"
+        b"Authorization: Bearer " + site.key.encode() + b"\r\nContent-Length: 1000\r\n\r\n{"
+    )
+    return client
+
+
+def test_told_to_end_it_ends_though_clients_hang(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.start()
+    assert site.process is not None
+    clients = [hang(site) for _ in range(HANGING)]
+    time.sleep(0.5)  # their requests have begun
+    try:
+        site.process.terminate()
+        assert site.process.wait(30) == 0
+        site.start()
+    finally:
+        for client in clients:
+            client.close()
         site.kill()
